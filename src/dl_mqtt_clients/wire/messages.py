@@ -1,0 +1,343 @@
+"""Every JSON message of the protocol as a typed value; `encode` and `decode` are the only way in and out.
+
+Unknown fields are ignored, so that a node may be newer than its manager. A message of a newer protocol
+version than ours is refused with that reason; one version back is accepted. Sizes are limited before decoding.
+"""
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dl_mqtt_clients.errors import MessageError
+from dl_mqtt_clients.wire.topics import PROTOCOL, Stage
+
+MAX_JSON_BYTES: Final = 4 * 1024 * 1024
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Positive = Annotated[int, Meta(ge=1, le=2**53)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Text = Annotated[str, Meta(max_length=2000)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+VariableRole = Literal["trainable", "statistic", "scaler"]
+Task = Literal["anomaly", "supervised"]
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """What all have in common: the protocol version `v`."""
+
+    v: int = PROTOCOL
+
+
+# ---- model versions ------------------------------------------------------------------------------------------
+
+
+class Variable(Struct, frozen=True, kw_only=True):
+    """One variable of the model: its place in `weights` is its position in the manifest's list."""
+
+    role: VariableRole
+    shape: tuple[Annotated[int, Meta(ge=0, le=2**31)], ...]
+    dtype: Annotated[str, Meta(max_length=16)]
+    path: Text  # Keras's path, for people and for patterns; never a key (paths can collide)
+
+
+class Blob(Struct, frozen=True, kw_only=True):
+    """A content-addressed piece: chunks are retained at `blob/<sha256>/<k>`, k = 0 … ceil(bytes/chunk_bytes) - 1."""
+
+    sha256: Sha256
+    bytes: Positive
+    chunk_bytes: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """What is known of a version. Losses and AUROC come from mergeable sums over the nodes."""
+
+    loss: float | None = None  # mean training loss, weighted by examples
+    holdout_loss: float | None = None  # mean score of held-out readings not labelled anomalous
+    auroc: float | None = None  # from label-split score histograms, where labels exist
+    examples: Count = 0
+    nodes: Count = 0
+
+
+class Manifest(Message, frozen=True, kw_only=True):
+    """`model/<stage>`: all a node needs to rebuild a version. Nodes ignore a lower (generation, serial)."""
+
+    stage: Stage
+    generation: Positive
+    serial: Positive
+    version: Sha256
+    number: Count
+    round: Count
+    lineage: Sha256
+    base: Sha256 | None = None  # the version it was merged onto
+    task: Task = "anomaly"
+    features: Annotated[tuple[Text, ...], Meta(max_length=100_000)] = ()
+    blobs: dict[Annotated[str, Meta(max_length=64)], Blob]  # architecture, weights
+    variables: Annotated[tuple[Variable, ...], Meta(max_length=100_000)]
+    threshold: float | None = None
+    metrics: Metrics = Metrics()
+
+
+# ---- rounds --------------------------------------------------------------------------------------------------
+
+
+class EarlyStopping(Struct, frozen=True, kw_only=True):
+    patience: Positive
+    delta: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class ReduceOnPlateau(Struct, frozen=True, kw_only=True):
+    patience: Positive
+    delta: Annotated[float, Meta(ge=0)] = 0.0
+    cooldown: Count = 0
+    factor: Annotated[float, Meta(gt=0, lt=1)] = 0.1
+    minimum: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class Training(Struct, frozen=True, kw_only=True):
+    """The local work of a round, as agreed by all."""
+
+    epochs: Positive = 1
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Meta(gt=0)] | None = None  # None: the model's own
+    window: Positive = 10_000  # newest readings a fit uses at most
+    min_readings: Positive = 256
+    min_new_readings: Count = 0
+    early_stopping: EarlyStopping | None = None
+    reduce_on_plateau: ReduceOnPlateau | None = None
+
+
+class Round(Message, frozen=True, kw_only=True):
+    """`round`: the announcement. Its MQTT message expiry is what is left of the deadline."""
+
+    generation: Positive
+    round: Count
+    attempt: Positive = 1
+    phase: Literal["open", "idle", "paused"]
+    mode: Literal["sync", "async"] = "sync"
+    base: Sha256
+    number: Count = 0  # of the base, for people
+    fraction: Fraction = 1.0
+    seed: Annotated[str, Meta(max_length=64)] = ""
+    deadline_s: float = 0.0
+    target_updates: Count = 0
+    min_updates: Count = 0
+    codec: Annotated[str, Meta(max_length=32)] = "float32"
+    inline_bytes: Count = 0
+    chunk_bytes: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)] = 256 * 1024
+    training: Training = Training()
+
+
+class Offer(Message, frozen=True, kw_only=True):
+    """`node/<id>/trainer/offer`: an update is stored on the node and can be sent."""
+
+    round: Count
+    attempt: Positive
+    base: Sha256
+    sha256: Sha256
+    bytes: Positive
+    examples: Positive
+    new_readings: Count = 0
+    inline: bool = False  # the chunks follow without waiting for a grant
+    metrics: dict[Annotated[str, Meta(max_length=64)], float | None] = {}
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    """`node/<id>/trainer/reply`: the manager's answer to the offer of `sha256`."""
+
+    kind: Literal["grant", "wait", "receipt", "refusal"]
+    round: Count
+    attempt: Positive
+    sha256: Sha256
+    chunks: Annotated[tuple[Count, ...], Meta(max_length=4096)] = ()
+    reason: Text = ""
+
+
+class Participant(Struct, frozen=True, kw_only=True):
+    node: Name
+    examples: Positive
+    weight: float = 0.0
+    loss: float | None = None
+
+
+class RoundReport(Struct, frozen=True, kw_only=True):
+    """How a round ended: who came, who was refused and why, who was left out."""
+
+    round: Count
+    attempt: Positive
+    outcome: Literal["merged", "abandoned"]
+    version: Sha256 | None = None
+    number: Count = 0
+    seconds: float = 0.0
+    participants: tuple[Participant, ...] = ()
+    refused: dict[str, Text] = {}
+    left_out: tuple[str, ...] = ()
+    metrics: Metrics = Metrics()
+    threshold: float | None = None
+
+
+class History(Message, frozen=True, kw_only=True):
+    """`history`: the last rounds, oldest first, for dashboards that join late."""
+
+    generation: Positive
+    rounds: tuple[RoundReport, ...] = ()
+
+
+# ---- status --------------------------------------------------------------------------------------------------
+
+
+class ManagerStatus(Message, frozen=True, kw_only=True):
+    """`manager/status`; retained, also the last will (state `lost`)."""
+
+    state: Literal["starting", "waiting", "collecting", "paused", "finished", "stopped", "lost"]
+    instance: Annotated[str, Meta(max_length=64)] = ""
+    generation: Count = 0
+    round: Count = 0
+    attempt: Count = 0
+    version: Count = 0
+    production: Count = 0
+    nodes: Count = 0
+    accepted: Count = 0
+    refused: dict[str, int] = {}  # reason -> how often, since start
+    last_error: Text = ""
+
+
+class Readings(Struct, frozen=True, kw_only=True):
+    """What a node's stream brought, since start."""
+
+    received: Count = 0
+    malformed: Count = 0
+    dropped: Count = 0  # oldest ones, when the buffer was full
+    rate: float = 0.0  # readings a second, lately
+    last_error: Text = ""
+
+
+class NodeStatus(Message, frozen=True, kw_only=True):
+    """`node/<id>/<role>/status`; retained, also the last will (state `lost`)."""
+
+    state: Literal[
+        "starting", "waiting", "fetching", "fitting", "offering", "scoring", "stopped", "lost"
+    ]
+    instance: Annotated[str, Meta(max_length=64)] = ""
+    version: Sha256 | None = None
+    number: Count = 0
+    backend: Annotated[str, Meta(max_length=32)] = ""
+    readings: Readings = Readings()
+    detail: Text = ""  # what it waits for or does, for people
+    last_error: Text = ""
+    # trainer
+    round: Count = 0
+    window: Count = 0
+    new_readings: Count = 0
+    progress: Fraction = 0.0  # of the present fit
+    loss: float | None = None
+    accepted: Count = 0
+    refused: Count = 0
+    # predictor
+    scored: Count = 0
+    anomalies: Count = 0
+    threshold: float | None = None
+
+
+class Histogram(Struct, frozen=True, kw_only=True):
+    """Counts by bin of `aggregation.histogram`'s fixed bins; only bins that are not empty."""
+
+    bins: Annotated[tuple[Count, ...], Meta(max_length=8192)] = ()
+    counts: Annotated[tuple[Positive, ...], Meta(max_length=8192)] = ()
+
+
+class Statistics(Message, frozen=True, kw_only=True):
+    """`node/<id>/<role>/statistics`: mergeable sums over held-out readings, scored with `version`."""
+
+    version: Sha256
+    normal: Histogram = Histogram()  # not labelled anomalous
+    anomalous: Histogram = Histogram()  # labelled anomalous
+    labelled_normal: Histogram = Histogram()  # labelled normal: the negative class of the AUROC
+    loss_sum: Annotated[float, Meta(ge=0)] = 0.0  # of the scores in `normal`
+    readings: Count = 0  # in `normal`
+
+
+class Anomaly(Message, frozen=True, kw_only=True):
+    """`node/<id>/predictor/anomaly`: at most N a minute; `suppressed` counts those not sent since the last."""
+
+    id: str | int | None
+    score: float
+    threshold: float
+    version: Sha256
+    number: Count = 0
+    suppressed: Count = 0
+    timestamp: str | float | int | None = None
+
+
+class Command(Message, frozen=True, kw_only=True):
+    """`command`: an operator's word; answered on the MQTT 5 response topic."""
+
+    command: Literal["start", "pause", "stop", "promote", "rollback"]
+    version: Sha256 | None = None
+
+
+class Answer(Message, frozen=True, kw_only=True):
+    ok: bool
+    message: Text = ""
+
+
+# ---- data broker ---------------------------------------------------------------------------------------------
+
+
+class Scores(Message, frozen=True, kw_only=True):
+    """`score/<id>`: one message for each scored batch, in order of arrival."""
+
+    node: Name
+    version: Sha256
+    number: Count
+    threshold: float | None
+    ids: list[Any]
+    scores: list[float]
+    verdicts: list[bool]
+    outputs: list[Any] | None = None  # supervised: the model's own outputs
+
+
+M = TypeVar("M", bound=Message)
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+
+
+class _Version(Struct):
+    v: int = PROTOCOL
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes | memoryview, kind: type[M], *, limit: int = MAX_JSON_BYTES) -> M:
+    """JSON to a typed message. MessageError says what was wrong, never shows the payload."""
+    if len(payload) > limit:
+        raise MessageError(f"{kind.__name__}: expected at most {limit} bytes. Received: {len(payload)}")
+    decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    try:
+        message: M = decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _check_version(payload, kind)
+        raise MessageError(f"{kind.__name__}: {str(error)[:500]}") from error
+    if not PROTOCOL - 1 <= message.v <= PROTOCOL:
+        raise _wrong_version(kind, message.v)
+    return message
+
+
+def _check_version(payload: bytes | memoryview, kind: type[Message]) -> None:
+    """A newer message may not even decode: then its version is the better reason."""
+    try:
+        version = msgspec.json.decode(payload, type=_Version).v
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if version > PROTOCOL:
+        raise _wrong_version(kind, version)
+
+
+def _wrong_version(kind: type[Message], version: int) -> MessageError:
+    return MessageError(
+        f"{kind.__name__}: expected protocol version {PROTOCOL - 1} or {PROTOCOL}. Received: {version}"
+    )
