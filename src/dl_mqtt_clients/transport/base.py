@@ -1,7 +1,7 @@
 """What a service may expect of a connection to a broker; `mqtt` and `memory` provide it.
 
-A transport connects in the background and keeps trying for ever. It promises no delivery: brokers drop messages of
-clients that are slow, and nothing is queued across connections. Services repeat until answered and publish
+A transport connects in the background and keeps trying for ever. It promises no delivery: brokers drop messages
+of clients that are slow, and nothing is queued across connections. Services repeat until answered and publish
 again in `on_connected`.
 """
 
