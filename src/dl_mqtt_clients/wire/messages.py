@@ -216,9 +216,7 @@ class Readings(Struct, frozen=True, kw_only=True):
 class NodeStatus(Message, frozen=True, kw_only=True):
     """`node/<id>/<role>/status`; retained, also the last will (state `lost`)."""
 
-    state: Literal[
-        "starting", "waiting", "fetching", "fitting", "offering", "scoring", "stopped", "lost"
-    ]
+    state: Literal["starting", "waiting", "fetching", "fitting", "offering", "scoring", "stopped", "lost"]
     instance: Annotated[str, Meta(max_length=64)] = ""
     version: Sha256 | None = None
     number: Count = 0
@@ -338,6 +336,4 @@ def _check_version(payload: bytes | memoryview, kind: type[Message]) -> None:
 
 
 def _wrong_version(kind: type[Message], version: int) -> MessageError:
-    return MessageError(
-        f"{kind.__name__}: expected protocol version {PROTOCOL - 1} or {PROTOCOL}. Received: {version}"
-    )
+    return MessageError(f"{kind.__name__}: expected protocol version {PROTOCOL - 1} or {PROTOCOL}. Received: {version}")

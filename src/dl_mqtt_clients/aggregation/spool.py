@@ -1,0 +1,91 @@
+"""The accepted updates of one round attempt, on disk.
+
+    updates.bin      the updates' bytes, each in its own region, written as its chunks arrive
+    accepted.jsonl   a line for each update that counts: node, sha256, offset, bytes, examples, loss
+
+An update counts when its line is durable, and the line is written after its bytes are: a crash between the two leaves an
+unused region, never half an update. The running sum is rebuilt from here; robust strategies read it memory-mapped.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from dl_mqtt_clients.aggregation.files import append_line, sync_folder, whole_lines
+from dl_mqtt_clients.aggregation.rounds import Accepted
+from dl_mqtt_clients.errors import StateError
+from dl_mqtt_clients.wire.transfer import FileSink
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    node: str
+    sha256: str
+    offset: int
+    bytes: int
+    examples: int
+    loss: float | None = None
+
+    def accepted(self) -> Accepted:
+        return Accepted(self.node, self.sha256, self.examples, self.loss)
+
+
+class Spool:
+    """One folder a round attempt."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._data = folder / "updates.bin"
+        self._journal = folder / "accepted.jsonl"
+        self._descriptor = os.open(self._data, os.O_RDWR | os.O_CREAT, 0o644)
+        self.entries = [self._entry(line) for line in whole_lines(self._journal)]
+        self._end = max((e.offset + e.bytes for e in self.entries), default=0)
+        self._free: list[tuple[int, int]] = []  # regions given back by refused updates
+        self._journal.touch()
+        sync_folder(folder)
+
+    def reserve(self, size: int) -> FileSink:
+        """Room for one update of `size` bytes."""
+        for place, (offset, room) in enumerate(self._free):
+            if room == size:
+                del self._free[place]
+                return FileSink(self._descriptor, offset)
+        offset, self._end = self._end, self._end + size
+        return FileSink(self._descriptor, offset)
+
+    def give_back(self, sink: FileSink, size: int) -> None:
+        self._free.append((sink.start, size))
+
+    def view(self, sink: FileSink, size: int) -> np.memmap:
+        """The bytes written to `sink`, memory-mapped."""
+        return np.memmap(self._data, dtype=np.uint8, mode="r", offset=sink.start, shape=(size,))
+
+    def accept(self, sink: FileSink, *, size: int, accepted: Accepted) -> None:
+        """Make the update durable; when this returns, it counts."""
+        os.fdatasync(self._descriptor)
+        entry = Entry(
+            node=accepted.node, sha256=accepted.sha256, offset=sink.start, bytes=size,
+            examples=accepted.examples, loss=accepted.loss,
+        )  # fmt: skip
+        append_line(self._journal, msgspec.json.encode(entry))
+        self.entries.append(entry)
+
+    def updates(self) -> Iterator[tuple[Entry, np.memmap]]:
+        """Every counted update with its bytes, in order of acceptance."""
+        for entry in self.entries:
+            yield (
+                entry,
+                np.memmap(self._data, dtype=np.uint8, mode="r", offset=entry.offset, shape=(entry.bytes,)),
+            )
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _entry(self, line: bytes) -> Entry:
+        try:
+            return msgspec.json.decode(line, type=Entry)
+        except msgspec.DecodeError as error:
+            raise StateError(f"{self._journal}: a line cannot be read: {error}") from error

@@ -1,0 +1,163 @@
+"""The manager's disk: the truth of which the broker is a cache.
+
+    generation.json           which fresh start this is
+    blobs/<sha256>            architecture, weights: content-addressed
+    versions/<sha256>.json    a version's record: the manifest as it was first published
+    stages.json               the manifests of `global` and `production`, and the last serial
+    open.json                 the open round: number, attempt, fraction
+    rounds/<n>-<attempt>/     its spool
+    history.jsonl             a report a round attempt
+
+A round is closed when `stages.json` names its version. Everything before that can be done again with the same result.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from dl_mqtt_clients.aggregation.files import (
+    append_line,
+    read_json,
+    whole_lines,
+    write_atomically,
+    write_json,
+)
+from dl_mqtt_clients.aggregation.spool import Spool
+from dl_mqtt_clients.errors import StateError
+from dl_mqtt_clients.wire.messages import Blob, Manifest, RoundReport
+from dl_mqtt_clients.wire.transfer import sha256
+
+T = TypeVar("T")
+
+
+class Stages(msgspec.Struct, frozen=True, kw_only=True):
+    """What is published now."""
+
+    serial: int = 0
+    current: Manifest | None = None  # stage `global`
+    production: Manifest | None = None
+
+
+class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
+    round: int
+    attempt: int = 1
+    fraction: float = 1.0
+
+
+class Store:
+    """One federation's state folder. Not thread-safe: the manager's thread owns it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._blobs = folder / "blobs"
+        self._versions = folder / "versions"
+        self._rounds = folder / "rounds"
+        for part in (self._blobs, self._versions, self._rounds):
+            part.mkdir(parents=True, exist_ok=True)
+        self.generation: int = (read_json(folder / "generation.json") or {}).get("generation", 0)
+        self.stages = _load(folder / "stages.json", Stages) or Stages()
+        self._history_file = folder / "history.jsonl"
+
+    def fresh(self) -> None:
+        """Begin a new generation: what was published before is kept on disk, and followed no more."""
+        self.generation += 1
+        write_json(self.folder / "generation.json", {"generation": self.generation})
+        self.write_stages(Stages(serial=self.stages.serial))
+        (self.folder / "open.json").unlink(missing_ok=True)
+        shutil.rmtree(self._rounds)
+        self._rounds.mkdir()
+
+    # ---- blobs and versions ----
+
+    def put_blob(self, data: bytes) -> str:
+        name = sha256(data)
+        if not (self._blobs / name).exists():
+            write_atomically(self._blobs / name, data)
+        return name
+
+    def blob(self, name: str) -> bytes:
+        try:
+            data = (self._blobs / name).read_bytes()
+        except OSError as error:
+            raise StateError(f"{self._blobs / name}: cannot be read: {error}") from error
+        if sha256(data) != name:
+            raise StateError(f"{self._blobs / name}: its content has another hash")
+        return data
+
+    def put_version(self, manifest: Manifest) -> None:
+        write_atomically(self._versions / f"{manifest.version}.json", msgspec.json.encode(manifest))
+
+    def version(self, name: str) -> Manifest | None:
+        return _load(self._versions / f"{name}.json", Manifest)
+
+    def versions(self) -> list[Manifest]:
+        """Every kept version of this generation, oldest first."""
+        found = (_load(p, Manifest) for p in self._versions.glob("*.json"))
+        return sorted((m for m in found if m and m.generation == self.generation), key=lambda m: m.number)
+
+    def keep(self, newest: int) -> None:
+        """Delete the oldest versions and the blobs only they needed; published ones stay."""
+        published = {m.version for m in (self.stages.current, self.stages.production) if m}
+        for manifest in self.versions()[: -newest or None]:
+            if manifest.version not in published:
+                (self._versions / f"{manifest.version}.json").unlink(missing_ok=True)
+        needed = {b.sha256 for p in self._versions.glob("*.json") for b in self._blobs_of(p)}
+        for file in self._blobs.iterdir():
+            if file.name not in needed:
+                file.unlink(missing_ok=True)
+
+    def write_stages(self, stages: Stages) -> None:
+        write_atomically(self.folder / "stages.json", msgspec.json.encode(stages))
+        self.stages = stages
+
+    # ---- rounds ----
+
+    def open_round(self) -> OpenRound | None:
+        return _load(self.folder / "open.json", OpenRound)
+
+    def write_open_round(self, round_: OpenRound) -> Spool:
+        """Make the open round durable; its spool, with whatever was accepted before a crash."""
+        write_atomically(self.folder / "open.json", msgspec.json.encode(round_))
+        return Spool(self._rounds / f"{round_.round:06d}-{round_.attempt}")
+
+    def drop_spools(self, *, but: Spool | None = None) -> None:
+        for folder in self._rounds.iterdir():
+            if but is None or folder != but.folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def append_history(self, report: RoundReport) -> None:
+        append_line(self._history_file, msgspec.json.encode(report))
+
+    def history(self, newest: int) -> list[RoundReport]:
+        """The newest reports, oldest first; one a round attempt, though a crash may have written it twice."""
+        reports: dict[tuple[int, int], RoundReport] = {}
+        for line in self._history_lines():
+            reports.pop((line.round, line.attempt), None)
+            reports[line.round, line.attempt] = line
+        return list(reports.values())[-newest:]
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self.folder).free
+
+    def _history_lines(self) -> Iterable[RoundReport]:
+        for line in whole_lines(self._history_file):
+            try:
+                yield msgspec.json.decode(line, type=RoundReport)
+            except msgspec.DecodeError as error:
+                raise StateError(f"{self._history_file}: a line cannot be read: {error}") from error
+
+    def _blobs_of(self, path: Path) -> Iterable[Blob]:
+        manifest = _load(path, Manifest)
+        return manifest.blobs.values() if manifest else ()
+
+
+def _load(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, OSError) as error:
+        raise StateError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,120 @@
+"""Weights as safetensors: keys are positions in the manifest's list of variables (`0007`).
+
+`encode` writes what the safetensors library writes. `decode` is stricter than the library: exactly the expected
+positions, dtypes and shapes, laid out without gaps, or TransferError; it returns views: a 100 MB update is not copied.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from safetensors.numpy import save
+
+from dl_mqtt_clients.errors import TransferError
+from dl_mqtt_clients.wire.messages import Variable
+
+Buffer = bytes | bytearray | memoryview
+
+DTYPES: Final = {
+    "float64": "F64", "float32": "F32", "float16": "F16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: Annotated[tuple[int, int], msgspec.Meta()]
+
+
+_header_decoder = msgspec.json.Decoder(dict[str, _Entry])
+
+
+def key(position: int) -> str:
+    return f"{position:04d}"
+
+
+def update_positions(variables: Sequence[Variable]) -> tuple[int, ...]:
+    """Positions that travel in an update: everything but the scaler, which is agreed and never merged."""
+    return tuple(i for i, v in enumerate(variables) if v.role != "scaler")
+
+
+def nbytes(variables: Sequence[Variable]) -> int:
+    """Bytes of the tensors alone, without the header."""
+    return sum(int(np.prod(v.shape, dtype=np.int64)) * np.dtype(v.dtype).itemsize for v in variables)
+
+
+def header_limit(entries: int) -> int:
+    """Largest header we read: about 150 bytes a tensor."""
+    return 64 + 256 * max(entries, 1)
+
+
+def encode(arrays: Sequence[np.ndarray], positions: Sequence[int] | None = None) -> bytes:
+    """Arrays (one a position; by default 0, 1, …) to a safetensors file."""
+    names = range(len(arrays)) if positions is None else positions
+    data: bytes = save({key(p): np.ascontiguousarray(a) for p, a in zip(names, arrays, strict=True)})
+    return data
+
+
+def decode(buffer: Buffer, variables: Sequence[Variable], positions: Sequence[int] | None = None) -> list[np.ndarray]:
+    """A safetensors file to read-only views in the order of `positions` (by default all `variables`)."""
+    view = memoryview(buffer).cast("B").toreadonly()
+    wanted = tuple(range(len(variables))) if positions is None else tuple(positions)
+    header, start = _read_header(view, len(wanted))
+    if sorted(header) != sorted(key(p) for p in wanted):
+        unexpected = sorted(set(header) ^ {key(p) for p in wanted})[:5]
+        raise TransferError(f"weights: expected exactly {len(wanted)} positions. Wrong or missing: {unexpected}")
+    _check_layout(header, len(view) - start)
+    return [_tensor(view, start, header[key(p)], p, variables[p]) for p in wanted]
+
+
+def check_finite(arrays: Sequence[np.ndarray], positions: Sequence[int], *, limit: float) -> None:
+    """TransferError when a value is NaN, infinite, or larger than `limit` in magnitude."""
+    for array, position in zip(arrays, positions, strict=True):
+        if array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+            continue
+        low, high = float(array.min()), float(array.max())  # NaN and infinity show in either
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise TransferError(f"weights: position {key(position)} holds NaN or infinity")
+        if max(-low, high) > limit:
+            raise TransferError(
+                f"weights: position {key(position)}: expected |change| ≤ {limit:g}. Received: {max(-low, high):.3g}"
+            )
+
+
+def _read_header(view: memoryview, entries: int) -> tuple[dict[str, _Entry], int]:
+    if len(view) < 8:
+        raise TransferError(f"weights: expected a safetensors header. Received: {len(view)} bytes")
+    length = int.from_bytes(view[:8], "little")
+    if length > min(header_limit(entries), len(view) - 8):
+        raise TransferError(f"weights: header length {length} does not fit {entries} tensors in {len(view)} bytes")
+    try:
+        return _header_decoder.decode(view[8 : 8 + length]), 8 + length
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TransferError(f"weights: the safetensors header cannot be read: {str(error)[:200]}") from error
+
+
+def _check_layout(header: dict[str, _Entry], data_bytes: int) -> None:
+    end = 0
+    for begin, stop in sorted(e.data_offsets for e in header.values()):
+        if begin != end or stop < begin:
+            raise TransferError("weights: tensors overlap or leave gaps")
+        end = stop
+    if end != data_bytes:
+        raise TransferError(f"weights: expected {end} bytes of tensors. Received: {data_bytes}")
+
+
+def _tensor(view: memoryview, start: int, entry: _Entry, position: int, variable: Variable) -> np.ndarray:
+    expected = (DTYPES.get(variable.dtype, "?"), tuple(variable.shape))
+    if (entry.dtype, entry.shape) != expected:
+        raise TransferError(
+            f"weights: position {key(position)} ({variable.path}): expected {expected}. "
+            f"Received: {(entry.dtype, entry.shape)}"
+        )
+    begin, stop = entry.data_offsets
+    dtype = np.dtype(variable.dtype).newbyteorder("<")
+    if stop - begin != int(np.prod(entry.shape, dtype=np.int64)) * dtype.itemsize:
+        raise TransferError(f"weights: position {key(position)}: its bytes do not match its shape")
+    return np.frombuffer(view[start + begin : start + stop], dtype=dtype).reshape(entry.shape)
