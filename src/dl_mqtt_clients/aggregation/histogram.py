@@ -18,10 +18,11 @@ RELATIVE_ERROR: Final = 2.0 ** (1.0 / BINS_AN_OCTAVE) - 1.0
 
 def bin_of(scores: np.ndarray) -> np.ndarray:
     """Bin numbers of scores ≥ 0: [n] -> [n] int64; infinities and NaN in the last bin."""
-    place: np.ndarray
     with np.errstate(divide="ignore", invalid="ignore"):
         place = np.floor((np.log2(scores) - OCTAVES[0]) * BINS_AN_OCTAVE) + 1
-    return np.clip(np.nan_to_num(place, nan=BINS - 1, posinf=BINS - 1, neginf=0), 0, BINS - 1).astype(np.int64)
+    place = np.nan_to_num(place, nan=BINS - 1, posinf=BINS - 1, neginf=0)
+    bins: np.ndarray = np.clip(place, 0, BINS - 1).astype(np.int64)
+    return bins
 
 
 def lower_edges() -> np.ndarray:

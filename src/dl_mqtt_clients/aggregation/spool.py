@@ -4,7 +4,7 @@
     accepted.jsonl   a line for each update that counts: node, sha256, offset, bytes, examples, loss
 
 An update counts when its line is durable, and the line is written after its bytes are: a crash between the two leaves an
-unused region, never half an update. The running sum is rebuilt from here; robust strategies read it memory-mapped.
+unused region, never half an update. The running sum is rebuilt from here.
 """
 
 import os
