@@ -80,9 +80,7 @@ class _Peek(msgspec.Struct):
 _peek = msgspec.json.Decoder(_Peek)
 
 
-def _form(
-    data: Any, label: str, *, pack: Callable[..., bytes], one: Any = None, rows: Any = None
-) -> Form:
+def _form(data: Any, label: str, *, pack: Callable[..., bytes], one: Any = None, rows: Any = None) -> Form:
     many = rows is not None
     extras: list[Any] = [(name, _or_list(kind) if many else kind, None) for name, kind in _TYPES.items()]
     message = msgspec.defstruct("Reading", [("data", data), *extras], rename={"label": label}, gc=False)
