@@ -61,6 +61,7 @@ class EmbeddedBroker:
         self.port = port
         self._users = users
         self._child: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1  # the child lives as long as this end of its stdin is open
 
     @property
     def url(self) -> str:
@@ -76,25 +77,27 @@ class EmbeddedBroker:
         if self.pid is not None:
             return self
         self.port = _claim_port(self.host, self.port)
-        auth = None if self._users is None else dict(self._users)
-        settings = json.dumps({"listen": f"{self.host}:{self.port}", "users": auth})
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "dl_mqtt_clients.transport.embedded"], stdin=subprocess.PIPE
-        )
+        users = None if self._users is None else dict(self._users)
+        settings = json.dumps({"listen": f"{self.host}:{self.port}", "users": users})
+        stdin, self._lifeline = os.pipe()
         try:
-            if self._child.stdin is None:  # never: it is our pipe
-                raise TransportError("embedded broker: expected a pipe to the child")
-            self._child.stdin.write(settings.encode() + b"\n")  # by the pipe: passwords must not show in `ps`
-            self._child.stdin.flush()
+            command = [sys.executable, "-P", "-m", "dl_mqtt_clients.transport.embedded"]
+            self._child = subprocess.Popen(command, stdin=stdin)
+            os.write(self._lifeline, settings.encode() + b"\n")  # not as arguments: `ps` would show passwords
             self._wait_until_ready(self._child)
         except BaseException:
             self.stop()
             raise
+        finally:
+            os.close(stdin)
         return self
 
     def stop(self, *, timeout_s: float = 5.0) -> None:
         """End the broker and free its port. Idempotent."""
         child, self._child = self._child, None
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
         if child is None:
             return
         child.terminate()
@@ -103,11 +106,6 @@ class EmbeddedBroker:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        if child.stdin is not None:
-            try:
-                child.stdin.close()
-            except BrokenPipeError:  # the settings were never read
-                pass
 
     def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + READY_WITHIN_S
