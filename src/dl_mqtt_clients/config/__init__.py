@@ -1,0 +1,48 @@
+"""Configuration: `federated_learning.yaml`, environment and flags as typed, frozen values."""
+
+from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
+from dl_mqtt_clients.config.load import load_settings
+from dl_mqtt_clients.config.local import (
+    ArtifactSettings,
+    DataSettings,
+    GeneratorSettings,
+    LearningSettings,
+    LogSettings,
+    NodeSettings,
+    PredictorSettings,
+    ReadingSettings,
+)
+from dl_mqtt_clients.config.settings import Settings
+from dl_mqtt_clients.config.shared import (
+    EarlyStoppingSettings,
+    FederationSettings,
+    ModelSettings,
+    ReduceOnPlateauSettings,
+    RoundSettings,
+    ThresholdSettings,
+    TrainingSettings,
+    TransferSettings,
+)
+
+__all__ = [
+    "ArtifactSettings",
+    "BrokerSettings",
+    "DataBrokerSettings",
+    "DataSettings",
+    "EarlyStoppingSettings",
+    "FederationSettings",
+    "GeneratorSettings",
+    "LearningSettings",
+    "LogSettings",
+    "ModelSettings",
+    "NodeSettings",
+    "PredictorSettings",
+    "ReadingSettings",
+    "ReduceOnPlateauSettings",
+    "RoundSettings",
+    "Settings",
+    "ThresholdSettings",
+    "TrainingSettings",
+    "TransferSettings",
+    "load_settings",
+]

@@ -1,0 +1,75 @@
+"""All settings in one value. Each role reads the sections that concern it, so that one file serves all roles."""
+
+import re
+import socket
+from typing import Any, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from dl_mqtt_clients.config.base import Section
+from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
+from dl_mqtt_clients.config.local import (
+    ArtifactSettings,
+    DataSettings,
+    GeneratorSettings,
+    LearningSettings,
+    LogSettings,
+    NodeSettings,
+    PredictorSettings,
+    ReadingSettings,
+)
+from dl_mqtt_clients.config.mistakes import RULES_BROKEN
+from dl_mqtt_clients.config.rules import broken_rules
+from dl_mqtt_clients.config.shared import (
+    FederationSettings,
+    ModelSettings,
+    RoundSettings,
+    ThresholdSettings,
+    TrainingSettings,
+    TransferSettings,
+)
+
+
+class Settings(Section):
+    """All settings; `Settings()` has the defaults. Values are checked when they are given, then frozen."""
+
+    federation: FederationSettings = FederationSettings()
+    broker: BrokerSettings = BrokerSettings()
+    data_broker: DataBrokerSettings = DataBrokerSettings()
+    node: NodeSettings = NodeSettings()
+    model: ModelSettings = ModelSettings()
+    learning: LearningSettings = LearningSettings()
+    rounds: RoundSettings = RoundSettings()
+    transfer: TransferSettings = TransferSettings()
+    training: TrainingSettings = TrainingSettings()
+    readings: ReadingSettings = ReadingSettings()
+    threshold: ThresholdSettings = ThresholdSettings()
+    predictor: PredictorSettings = PredictorSettings()
+    data: DataSettings = DataSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if broken := broken_rules(self):
+            raise PydanticCustomError(RULES_BROKEN, "rules", {"broken": broken})
+        return self
+
+    @property
+    def node_id(self) -> str:
+        """`node.id`, or else the host's name with `-` for every character that an id may not have."""
+        host = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-")[:64]
+        return self.node.id or host or "node"
+
+    def replace(self, **changes: Any) -> Self:
+        """A checked copy: `settings.replace(**{"training.epochs": 3, "node": NodeSettings(id="a")})`."""
+        tree = self.model_dump()
+        for name, value in changes.items():
+            *sections, field = name.split(".")
+            inner = tree
+            for section in sections:
+                inner = inner.setdefault(section, {})
+            inner[field] = value
+        return type(self)(**tree)

@@ -1,0 +1,151 @@
+"""Settings that all nodes of a federation share: the manager reads them, and tells the nodes what they need."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from dl_mqtt_clients.config.base import Section
+from dl_mqtt_clients.config.fields import (
+    AboveZero,
+    ChunkBytes,
+    Count,
+    Name,
+    Names,
+    NotNegative,
+    Positive,
+    Seconds,
+    Share,
+    Text,
+    Texts,
+    Widths,
+)
+
+
+class FederationSettings(Section):
+    """Who belongs together, and what for. The same on every node."""
+
+    name: Name = Field(default="default", description="Name of the federation, part of every topic.")
+    seed: Text = Field(
+        default="fedlearn", max_length=64, description="Seed of cohorts, shuffling and initial weights (text)."
+    )
+    task: Literal["anomaly", "supervised"] = Field(
+        default="anomaly", description="anomaly: learn to reproduce the reading. supervised: learn its label."
+    )
+    nodes: Names = Field(default=(), description="Ids of the nodes that may take part; empty: any node.")
+
+
+class ModelSettings(Section):
+    """The model that the manager publishes. Nodes get it over the network and need nothing here."""
+
+    file: Text = Field(default="", description="A .keras file; empty: build a dense model from the fields below.")
+    hidden: Widths = Field(default=(64, 16, 64), description="Units of the hidden dense layers, first to last.")
+    activation: Text = Field(
+        default="relu", min_length=1, description="Activation of the hidden layers, by Keras's name."
+    )
+    output_activation: Text = Field(
+        default="linear", min_length=1, description="Activation of the last layer, by Keras's name."
+    )
+    loss: Text = Field(
+        default="", description="Loss, by Keras's name; empty: mse for anomaly, crossentropy for supervised."
+    )
+    learning_rate: AboveZero = Field(default=0.001, description="Step size of the model's optimizer.")
+    scaling: Literal["standard", "minmax", "none"] = Field(
+        default="standard",
+        description="How features are scaled: to mean 0 and deviation 1, to the range 0 to 1, or not at all.",
+    )
+    max_parameters: Positive = Field(
+        default=200_000_000, description="Largest model that a node accepts, in parameters."
+    )
+    custom_modules: Texts = Field(
+        default=(), description="Python modules with custom layers, imported before a model is rebuilt."
+    )
+
+
+class RoundSettings(Section):
+    """When a round begins, closes and is abandoned. Read by the manager."""
+
+    count: Count = Field(default=0, description="Rounds to run; 0: no end.")
+    target_updates: Count = Field(
+        default=0, description="Updates that close a round before its deadline; 0: as many as there are live trainers."
+    )
+    min_updates: Positive = Field(
+        default=1, description="Quorum: with fewer updates at the deadline the round is abandoned and tried again."
+    )
+    deadline_s: Seconds = Field(default=60.0, gt=0.0, description="Longest duration of a round, in seconds.")
+    fraction: Share = Field(default=1.0, gt=0.0, description="Share of the nodes drawn for a round.")
+    fraction_growth: float = Field(
+        default=2.0, ge=1.0, le=1000.0, description="Factor on fraction when a round is tried again."
+    )
+    pause_s: Seconds = Field(default=0.0, description="Pause between two rounds, in seconds.")
+    max_examples: Count = Field(
+        default=0, description="Largest weight of one update, in examples; 0: window × epochs of the training section."
+    )
+    max_delta: AboveZero = Field(default=100.0, description="Largest change of any one weight that is accepted.")
+    statistics_deadline_s: Seconds = Field(
+        default=5.0, description="Wait for the nodes' scores of a new version, in seconds."
+    )
+    keep_versions: Positive = Field(default=20, description="Newest versions kept on the manager's disk.")
+    history: Count = Field(default=100, le=10_000, description="Rounds in the published history.")
+
+
+class TransferSettings(Section):
+    """How models and updates cross the federation broker."""
+
+    chunk_bytes: ChunkBytes = Field(default=262_144, description="Size of a chunk, in bytes.")
+    chunks_in_flight: Count = Field(
+        default=64, ge=1, le=4096, description="Chunks granted to all nodes together and not yet received."
+    )
+    inline_bytes: Count = Field(
+        default=1_048_576,
+        description="Updates are sent with their offer while the whole cohort's are no larger than this together, "
+        "in bytes; 0: never.",
+    )
+    max_update_bytes: Positive = Field(default=2_147_483_648, description="Largest update accepted, in bytes.")
+    min_free_disk_bytes: Count = Field(
+        default=268_435_456, description="The manager takes no update that leaves less disk than this, in bytes."
+    )
+
+
+class EarlyStoppingSettings(Section):
+    """Stops a fit whose loss no longer falls."""
+
+    enabled: bool = Field(default=False, description="Whether to stop early.")
+    patience: Positive = Field(default=3, description="Epochs without improvement before it stops.")
+    delta: NotNegative = Field(default=0.0, description="Smallest fall of the loss that counts as improvement.")
+
+
+class ReduceOnPlateauSettings(Section):
+    """Lowers the learning rate of a fit whose loss no longer falls."""
+
+    enabled: bool = Field(default=False, description="Whether to lower the learning rate.")
+    patience: Positive = Field(default=2, description="Epochs without improvement before it is lowered.")
+    delta: NotNegative = Field(default=0.0, description="Smallest fall of the loss that counts as improvement.")
+    cooldown: Count = Field(default=0, description="Epochs after a reduction that are not judged.")
+    factor: float = Field(default=0.1, gt=0.0, lt=1.0, description="The learning rate is multiplied by this.")
+    minimum: NotNegative = Field(default=0.0, description="Lowest learning rate.")
+
+
+class TrainingSettings(Section):
+    """The local work of a round. The manager announces it; every trainer does the same."""
+
+    epochs: Positive = Field(default=1, description="Passes over the window in a round.")
+    batch_size: Positive = Field(default=32, description="Readings in a training step.")
+    learning_rate: AboveZero | None = Field(default=None, description="Step size; null: the model's own.")
+    window: Positive = Field(default=10_000, description="Newest readings that a fit uses at most.")
+    min_readings: Positive = Field(default=256, description="Readings a node must hold to take part.")
+    min_new_readings: Count = Field(
+        default=0, description="Readings that must have come since the node's last update for it to take part again."
+    )
+    early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+    reduce_on_plateau: ReduceOnPlateauSettings = ReduceOnPlateauSettings()
+
+
+class ThresholdSettings(Section):
+    """Above which score a reading is an anomaly."""
+
+    quantile: float = Field(
+        default=0.99, gt=0.0, lt=1.0, description="Quantile of all nodes' held-out scores that is the threshold."
+    )
+    value: NotNegative | None = Field(
+        default=None, description="A fixed threshold (a score) instead; null: the quantile."
+    )
