@@ -12,6 +12,7 @@ from dl_mqtt_clients.config.local import (
     PredictorSettings,
     ReadingSettings,
 )
+from dl_mqtt_clients.config.render import render_settings
 from dl_mqtt_clients.config.settings import Settings
 from dl_mqtt_clients.config.shared import (
     EarlyStoppingSettings,
@@ -45,4 +46,5 @@ __all__ = [
     "TrainingSettings",
     "TransferSettings",
     "load_settings",
+    "render_settings",
 ]

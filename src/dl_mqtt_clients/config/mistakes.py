@@ -76,6 +76,13 @@ def field_at(model: type[BaseModel], path: FieldPath) -> FieldInfo | None:
     return field
 
 
+def exists(path: FieldPath, model: type[BaseModel]) -> bool:
+    """Whether `path` is a section or a value of `model`."""
+    field = model.model_fields.get(str(path[0]))
+    inner = section_of(field)
+    return field is not None and (len(path) == 1 or (inner is not None and exists(path[1:], inner)))
+
+
 def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
     """The model of a field that is a section, None for a value."""
     kind = field.annotation if field else None

@@ -19,7 +19,7 @@ from dl_mqtt_clients.config.local import (
     PredictorSettings,
     ReadingSettings,
 )
-from dl_mqtt_clients.config.mistakes import RULES_BROKEN
+from dl_mqtt_clients.config.mistakes import RULES_BROKEN, exists, unknown
 from dl_mqtt_clients.config.rules import broken_rules
 from dl_mqtt_clients.config.shared import (
     FederationSettings,
@@ -29,6 +29,7 @@ from dl_mqtt_clients.config.shared import (
     TrainingSettings,
     TransferSettings,
 )
+from dl_mqtt_clients.errors import ConfigurationError
 
 
 class Settings(Section):
@@ -67,9 +68,11 @@ class Settings(Section):
         """A checked copy: `settings.replace(**{"training.epochs": 3, "node": NodeSettings(id="a")})`."""
         tree = self.model_dump()
         for name, value in changes.items():
-            *sections, field = name.split(".")
+            path = tuple(name.split("."))
+            if not exists(path, type(self)):
+                raise ConfigurationError([unknown(path, type(self)).text()])
             inner = tree
-            for section in sections:
-                inner = inner.setdefault(section, {})
-            inner[field] = value
+            for section in path[:-1]:
+                inner = inner[section]
+            inner[path[-1]] = value.model_dump() if isinstance(value, Section) else value
         return type(self)(**tree)

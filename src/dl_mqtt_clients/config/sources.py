@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from dl_mqtt_clients.config.given import from_text
-from dl_mqtt_clients.config.mistakes import FieldPath, Mistake, field_at, leaves, section_of, unknown, wrong
+from dl_mqtt_clients.config.mistakes import FieldPath, Mistake, exists, field_at, leaves, section_of, unknown, wrong
 from dl_mqtt_clients.config.settings import Settings
 from dl_mqtt_clients.config.yaml import Node, TextMistakeError, parse, read_text
 
@@ -123,11 +123,10 @@ def from_flags(overrides: Sequence[str]) -> Source:
 
 def _set(source: Source, path: FieldPath, text: str, place: Place) -> None:
     field = field_at(Settings, path)
-    exists = any(path == leaf for leaf, _ in leaves(Settings))
-    if field is None or not exists:
-        section = section_of(field) is not None
-        found = wrong(path, Settings, text) if section else unknown(path, Settings)
-        source.mistakes.append((place, found))
-        return
-    source.values[path] = from_text(field, text)
-    source.places[path] = place
+    if field is None or not exists(path, Settings):
+        source.mistakes.append((place, unknown(path, Settings)))
+    elif section_of(field) is not None:
+        source.mistakes.append((place, wrong(path, Settings, text)))
+    else:
+        source.values[path] = from_text(field, text)
+        source.places[path] = place

@@ -28,8 +28,7 @@ MAX_DEPTH: Final = 20
 MAX_DIGITS: Final = 1000  # Python refuses integers of more than 4300
 
 _NULL = re.compile(r"~|null|Null|NULL|")
-_TRUE = re.compile(r"true|True|TRUE")
-_FALSE = re.compile(r"false|False|FALSE")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -102,17 +101,20 @@ def scalar(text: str) -> Scalar:
     """A plain scalar by YAML 1.2's core schema: null, true, 12, 0x1F, 1e-3, .inf, or text."""
     if _NULL.fullmatch(text):
         return None
-    if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
+    if _BOOL.fullmatch(text):
         return text[0] in "tT"
+    number = _number(text)
+    return text if number is None else number
+
+
+def _number(text: str) -> int | float | None:
     if _INT.fullmatch(text) and len(text) < MAX_DIGITS:
         return int(text.replace("_", ""))
-    if _HEX.fullmatch(text):
+    if _HEX.fullmatch(text) and len(text) < MAX_DIGITS:
         return int(text, 16)
     if _FLOAT.fullmatch(text):
         return float(text.replace("_", ""))
-    if _SPECIAL.fullmatch(text):
-        return float(text.replace(".", ""))
-    return text
+    return float(text.replace(".", "")) if _SPECIAL.fullmatch(text) else None
 
 
 def _events(text: str) -> Iterator[Event]:
