@@ -66,6 +66,7 @@ def _topic_filter_or_empty(text: str) -> str:
     return text and _topic_filter(text)
 
 
+# A field that narrows one of these must not repeat a bound of it: pydantic would keep this one.
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT)]
 ChunkBytes = Annotated[int, Field(ge=1, le=64 * 1024 * 1024)]

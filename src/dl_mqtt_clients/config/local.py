@@ -53,7 +53,7 @@ class ReadingSettings(Section):
 class PredictorSettings(Section):
     """Scoring of the stream."""
 
-    max_batch: Positive = Field(default=4096, le=1_048_576, description="Readings scored in one call at most.")
+    max_batch: int = Field(default=4096, ge=1, le=1_048_576, description="Readings scored in one call at most.")
     max_wait_ms: float = Field(
         default=5.0,
         ge=0.0,
@@ -96,7 +96,7 @@ class GeneratorSettings(Section):
     rate: NotNegative = Field(
         default=200.0, description="Readings a second for each node; 0: as fast as the broker takes them."
     )
-    batch: Positive = Field(default=1, le=100_000, description="Readings in a message.")
+    batch: int = Field(default=1, ge=1, le=100_000, description="Readings in a message.")
     duration_s: Seconds = Field(default=0.0, description="Stops after this many seconds; 0: no limit.")
     start: Literal["normal", "anomalous"] = Field(
         default="normal", description="Kind of readings that a cycle begins with."

@@ -62,7 +62,9 @@ def wrong(path: FieldPath, model: type[BaseModel], value: object) -> Mistake:
 
 def unknown(path: FieldPath, model: type[BaseModel]) -> Mistake:
     """A field that does not exist, with the one that was probably meant. Its value is not shown: it may be a secret."""
-    place = f"a field of {dotted(path[:-1])}" if len(path) > 1 else "a known section"
+    whole = all(section_of(field) for field in model.model_fields.values())
+    known = "a known section" if whole else "a known field"
+    place = f"a field of {dotted(path[:-1])}" if len(path) > 1 else known
     guess = _guess(path, model)
     return Mistake(path, f"{place} (did you mean {guess}?)" if guess else place, repr(str(path[-1])[:100]))
 

@@ -85,14 +85,14 @@ class RoundSettings(Section):
         default=5.0, description="Wait for the nodes' scores of a new version, in seconds."
     )
     keep_versions: Positive = Field(default=20, description="Newest versions kept on the manager's disk.")
-    history: Count = Field(default=100, le=10_000, description="Rounds in the published history.")
+    history: int = Field(default=100, ge=0, le=10_000, description="Rounds in the published history.")
 
 
 class TransferSettings(Section):
     """How models and updates cross the federation broker."""
 
     chunk_bytes: ChunkBytes = Field(default=262_144, description="Size of a chunk, in bytes.")
-    chunks_in_flight: Count = Field(
+    chunks_in_flight: int = Field(
         default=64, ge=1, le=4096, description="Chunks granted to all nodes together and not yet received."
     )
     inline_bytes: Count = Field(

@@ -56,7 +56,7 @@ def from_file(path: Path | None) -> Source:
         return source
     if isinstance(root.value, dict):
         _collect(root.value, (), Settings, path.name, source)
-    else:
+    elif root.value is not None:
         place = Place(0, root.line, f"{path.name}:{root.line}")
         given = "a list" if isinstance(root.value, list) else repr(root.value)[:100]
         source.mistakes.append((place, Mistake((path.name,), "sections with fields", given)))
