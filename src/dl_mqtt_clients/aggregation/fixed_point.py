@@ -4,6 +4,7 @@ Integers add exactly in any order, so the merged model is the same bit by bit wh
 memory is one model. A value w·x is stored as rint(w·x·2^bits); the range is checked, never wrapped.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,7 +19,7 @@ _LIMIT_BITS: Final = 62  # of a signed 64-bit sum, one spare
 def scale_bits(*, max_abs: float, max_weight: float) -> int:
     """Fraction bits that leave room for a sum of weights ≤ `max_weight` over values ≤ `max_abs`.
 
-    About 2²³ steps a unit for |x| ≤ 100, 10⁶ examples, 2,000 nodes; at most 2⁵⁰.
+    About 2²⁴ steps a unit for |x| ≤ 100, 10⁶ examples, 2,000 nodes; at most 2⁵⁰.
     """
     needed = int(np.ceil(np.log2(max(max_abs, 1e-30) * max(max_weight, 1.0))))
     return int(np.clip(_LIMIT_BITS - needed, 0, 50))
@@ -38,7 +39,9 @@ class RunningSum:
 
     def check(self, update: Sequence[np.ndarray], weight: int) -> float:
         """Largest fixed-point value this update may add. RefusedError when the sum might leave its range."""
-        largest = max((float(np.abs(u).max(initial=0.0)) for u in update), default=0.0) * weight * 2.0**self.bits
+        if weight < 1:
+            raise RefusedError(f"weight: expected at least 1. Received: {weight}")
+        largest = max((_largest(u) for u in update), default=0.0) * weight * 2.0**self.bits
         if not largest < self._headroom:
             raise RefusedError("update too large for the running sum")
         return largest
@@ -57,9 +60,14 @@ class RunningSum:
     def __add__(self, other: "RunningSum") -> "RunningSum":
         if self.bits != other.bits:
             raise ValueError(f"bits: expected {self.bits} as in this sum. Received: {other.bits}")
-        result = RunningSum([s.shape for s in self._sums], bits=self.bits)
+        shapes = [s.shape for s in self._sums]
+        if shapes != [s.shape for s in other._sums]:
+            raise ValueError("shapes: expected the same in both parts")
+        result = RunningSum(shapes, bits=self.bits)
         result._sums = [a + b for a, b in zip(self._sums, other._sums, strict=True)]
         result._headroom = self._headroom + other._headroom - 2.0**_LIMIT_BITS
+        if result._headroom < 0:
+            raise RefusedError("the two parts together leave the range of the running sum")
         result.weight = self.weight + other.weight
         result.updates = self.updates + other.updates
         return result
@@ -75,7 +83,15 @@ class RunningSum:
         for start in range(0, part.size, BLOCK):
             piece = part[start : start + BLOCK]
             scaled, steps = self._scaled[: piece.size], self._steps[: piece.size]
-            np.multiply(piece, factor, out=scaled)
+            np.multiply(piece, factor, out=scaled, dtype=np.float64)  # else float32 parts round, float16 overflow
             np.rint(scaled, out=scaled)
             np.copyto(steps, scaled, casting="unsafe")
             total[start : start + BLOCK] += steps
+
+
+def _largest(part: np.ndarray) -> float:
+    """Largest magnitude, infinite when there is a NaN; without a copy, and right for the smallest integer."""
+    if not part.size:
+        return 0.0
+    largest = max(-float(part.min()), float(part.max()))
+    return math.inf if math.isnan(largest) else largest

@@ -13,13 +13,14 @@ from dl_mqtt_clients.wire.messages import Histogram
 OCTAVES: Final = (-40, 24)
 BINS_AN_OCTAVE: Final = 32
 BINS: Final = (OCTAVES[1] - OCTAVES[0]) * BINS_AN_OCTAVE + 2
+MAX_COUNT: Final = 2**40  # readings of one node: eight million such still add up in 64 bits
 RELATIVE_ERROR: Final = 2.0 ** (1.0 / BINS_AN_OCTAVE) - 1.0
 
 
 def bin_of(scores: np.ndarray) -> np.ndarray:
     """Bin numbers of scores ≥ 0: [n] -> [n] int64; infinities and NaN in the last bin."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        place = np.floor((np.log2(scores) - OCTAVES[0]) * BINS_AN_OCTAVE) + 1
+        place = np.floor((np.log2(scores, dtype=np.float64) - OCTAVES[0]) * BINS_AN_OCTAVE) + 1
     place = np.nan_to_num(place, nan=BINS - 1, posinf=BINS - 1, neginf=0)
     bins: np.ndarray = np.clip(place, 0, BINS - 1).astype(np.int64)
     return bins
@@ -42,7 +43,9 @@ def to_message(counts: np.ndarray) -> Histogram:
 
 
 def from_message(message: Histogram) -> np.ndarray:
-    """Dense counts [BINS]. ValueError when it is not one of ours."""
+    """Dense counts [BINS]. ValueError when it is not one of ours, or so large that sums of many might overflow."""
+    if sum(message.counts) > MAX_COUNT:
+        raise ValueError(f"histogram: expected at most {MAX_COUNT} readings")
     bins = np.asarray(message.bins, dtype=np.int64)
     if len(message.bins) != len(message.counts) or (
         bins.size and (bins.max() >= BINS or np.unique(bins).size != bins.size)
@@ -59,14 +62,14 @@ def quantile(counts: np.ndarray, q: float) -> float | None:
     if total == 0:
         return None
     reached = np.cumsum(counts)
-    place = int(np.searchsorted(reached, q * total, side="left"))
-    place = min(place, BINS - 1)
+    wanted = min(max(q * total, 1.0), float(total))  # the first reading's bin for q = 0
+    place = int(np.searchsorted(reached, wanted, side="left"))
     if place in (0, BINS - 1):
         return float(lower_edges()[place])
     before = int(reached[place - 1])
-    share = (q * total - before) / max(int(counts[place]), 1)
+    share = (wanted - before) / int(counts[place])
     low = float(lower_edges()[place])
-    return float(low * 2.0 ** (float(np.clip(share, 0.0, 1.0)) / BINS_AN_OCTAVE))
+    return float(low * 2.0 ** (share / BINS_AN_OCTAVE))
 
 
 def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float | None:

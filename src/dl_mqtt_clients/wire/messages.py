@@ -16,8 +16,8 @@ MAX_JSON_BYTES: Final = 4 * 1024 * 1024
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # \Z: $ would let a line feed through
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Text = Annotated[str, Meta(max_length=2000)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 VariableRole = Literal["trainable", "statistic", "scaler"]
@@ -37,7 +37,7 @@ class Variable(Struct, frozen=True, kw_only=True):
     """One variable of the model: its place in `weights` is its position in the manifest's list."""
 
     role: VariableRole
-    shape: tuple[Annotated[int, Meta(ge=0, le=2**31)], ...]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=32)]
     dtype: Annotated[str, Meta(max_length=16)]
     path: Text  # Keras's path, for people and for patterns; never a key (paths can collide)
 
@@ -140,7 +140,7 @@ class Offer(Message, frozen=True, kw_only=True):
     examples: Positive
     new_readings: Count = 0
     inline: bool = False  # the chunks follow without waiting for a grant
-    metrics: dict[Annotated[str, Meta(max_length=64)], float | None] = {}
+    metrics: Annotated[dict[Annotated[str, Meta(max_length=64)], float | None], Meta(max_length=64)] = {}
 
 
 class Reply(Message, frozen=True, kw_only=True):
@@ -311,7 +311,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(payload: bytes | memoryview, kind: type[M], *, limit: int = MAX_JSON_BYTES) -> M:
-    """JSON to a typed message. MessageError says what was wrong, never shows the payload."""
+    """JSON to a typed message. MessageError says what was wrong, with at most a line of the payload."""
     if len(payload) > limit:
         raise MessageError(f"{kind.__name__}: expected at most {limit} bytes. Received: {len(payload)}")
     decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
@@ -319,10 +319,18 @@ def decode(payload: bytes | memoryview, kind: type[M], *, limit: int = MAX_JSON_
         message: M = decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _check_version(payload, kind)
-        raise MessageError(f"{kind.__name__}: {str(error)[:500]}") from error
+        raise MessageError(f"{kind.__name__}: {_short(error)}") from error
     if not PROTOCOL - 1 <= message.v <= PROTOCOL:
         raise _wrong_version(kind, message.v)
     return message
+
+
+def _short(error: Exception) -> str:
+    """One printable line: the decoder repeats a wrong word as it came, and its place comes last."""
+    text = str(error)
+    if len(text) > 300:
+        text = f"{text[:150]} … {text[-147:]}"
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _check_version(payload: bytes | memoryview, kind: type[Message]) -> None:
@@ -336,4 +344,6 @@ def _check_version(payload: bytes | memoryview, kind: type[Message]) -> None:
 
 
 def _wrong_version(kind: type[Message], version: int) -> MessageError:
-    return MessageError(f"{kind.__name__}: expected protocol version {PROTOCOL - 1} or {PROTOCOL}. Received: {version}")
+    return MessageError(
+        f"{kind.__name__}: expected protocol version {PROTOCOL - 1} or {PROTOCOL}. Received: {str(version)[:20]}"
+    )

@@ -22,6 +22,11 @@ Stage = Literal["global", "production"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # one spelling a number, ASCII digits only
+_KINDS: Final = {
+    "trainer": ("status", "statistics", "offer", "reply"),
+    "predictor": ("status", "statistics", "anomaly"),
+}
 
 
 def is_name(text: str) -> bool:
@@ -102,9 +107,11 @@ class Topics:
         node, role, kind = parts[:3]
         if role not in ("trainer", "predictor"):
             raise MessageError(f"topic: expected role trainer or predictor. Received: {role[:64]!r}")
-        if kind != "update":
+        if len(parts) == 3 and kind in _KINDS[role]:
             return NodeTopic(node, role, kind)  # type: ignore[arg-type]
-        if len(parts) != 5 or not is_sha256(parts[3]) or not parts[4].isdecimal() or len(parts[4]) > 9:
+        if role != "trainer" or kind != "update":
+            raise MessageError(f"topic: nothing is expected at {'/'.join(parts[1:])[:200]!r}")
+        if len(parts) != 5 or not is_sha256(parts[3]) or not _INDEX.fullmatch(parts[4]):
             raise MessageError(f"topic: expected update/<sha256>/<k>. Received: {'/'.join(parts[2:])[:200]!r}")
         return NodeTopic(node, role, kind, parts[3], int(parts[4]))  # type: ignore[arg-type]
 

@@ -6,10 +6,13 @@ receiver: reception.receive(k, payload) … reception.complete … reception.ver
 
 import hashlib
 import os
-from typing import Protocol
+from itertools import islice
+from typing import Final, Protocol
 
 from dl_mqtt_clients.errors import TransferError
 from dl_mqtt_clients.wire.messages import Blob
+
+MAX_CHUNKS: Final = 100_000  # of one blob: 26 GB at 256 KiB; a chunk costs the receiver 100 bytes of memory
 
 
 def sha256(data: bytes | bytearray | memoryview) -> str:
@@ -67,13 +70,17 @@ class FileSink:
 
 
 class Reception:
-    """The chunks of one blob, arriving in any order, perhaps twice."""
+    """The chunks of one blob, arriving in any order, perhaps twice. TransferError when there are too many."""
 
     def __init__(self, blob: Blob, sink: Sink) -> None:
         self.blob = blob
         self._sink = sink
-        self._missing = dict.fromkeys(range(chunk_count(blob.bytes, blob.chunk_bytes)))
-        self._chunks = len(self._missing)
+        self._chunks = chunk_count(blob.bytes, blob.chunk_bytes)
+        if self._chunks > MAX_CHUNKS:
+            raise TransferError(
+                f"blob {blob.sha256[:12]}…: expected at most {MAX_CHUNKS} chunks. Announced: {self._chunks}"
+            )
+        self._missing = dict.fromkeys(range(self._chunks))
         self._hash = hashlib.sha256()
         self._hashed = 0  # bytes hashed so far, in order, while they are still in the cache
 
@@ -107,7 +114,11 @@ class Reception:
         return True
 
     def verify(self) -> None:
-        """TransferError unless the whole has the announced hash."""
+        """TransferError unless all is here and has the announced hash."""
+        if not self.complete:
+            raise TransferError(
+                f"blob {self.blob.sha256[:12]}…: {len(self._missing)} of {self._chunks} chunks are missing"
+            )
         while self._hashed < self.blob.bytes:
             size = min(self.blob.chunk_bytes, self.blob.bytes - self._hashed)
             self._hash.update(self._sink.read(self._hashed, size))
@@ -131,8 +142,8 @@ class Download:
 
     def to_ask(self) -> list[int]:
         """Chunks to subscribe to now; they count as asked."""
-        room = self._at_once - len(self.asked)
-        new = [k for k in self.reception.missing if k not in self.asked][: max(room, 0)]
+        room = max(self._at_once - len(self.asked), 0)
+        new = list(islice((k for k in self.reception.missing if k not in self.asked), room))
         self.asked.update(new)
         return new
 

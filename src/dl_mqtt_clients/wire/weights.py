@@ -4,8 +4,10 @@
 positions, dtypes and shapes, laid out without gaps, or TransferError; it returns views: a 100 MB update is not copied.
 """
 
+import json
+import math
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -23,13 +25,10 @@ DTYPES: Final = {
 }  # fmt: skip
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str
     shape: tuple[int, ...]
-    data_offsets: Annotated[tuple[int, int], msgspec.Meta()]
-
-
-_header_decoder = msgspec.json.Decoder(dict[str, _Entry])
+    data_offsets: tuple[int, int]
 
 
 def key(position: int) -> str:
@@ -42,8 +41,8 @@ def update_positions(variables: Sequence[Variable]) -> tuple[int, ...]:
 
 
 def nbytes(variables: Sequence[Variable]) -> int:
-    """Bytes of the tensors alone, without the header."""
-    return sum(int(np.prod(v.shape, dtype=np.int64)) * np.dtype(v.dtype).itemsize for v in variables)
+    """Bytes of the tensors alone, without the header. TransferError for a dtype that does not travel."""
+    return sum(math.prod(v.shape) * _dtype(v).itemsize for v in variables)
 
 
 def header_limit(entries: int) -> int:
@@ -54,7 +53,7 @@ def header_limit(entries: int) -> int:
 def encode(arrays: Sequence[np.ndarray], positions: Sequence[int] | None = None) -> bytes:
     """Arrays (one a position; by default 0, 1, …) to a safetensors file."""
     names = range(len(arrays)) if positions is None else positions
-    data: bytes = save({key(p): np.ascontiguousarray(a) for p, a in zip(names, arrays, strict=True)})
+    data: bytes = save({key(p): np.asarray(a, order="C") for p, a in zip(names, arrays, strict=True)})
     return data
 
 
@@ -64,7 +63,7 @@ def decode(buffer: Buffer, variables: Sequence[Variable], positions: Sequence[in
     wanted = tuple(range(len(variables))) if positions is None else tuple(positions)
     header, start = _read_header(view, len(wanted))
     if sorted(header) != sorted(key(p) for p in wanted):
-        unexpected = sorted(set(header) ^ {key(p) for p in wanted})[:5]
+        unexpected = [name[:16] for name in sorted(set(header) ^ {key(p) for p in wanted})[:5]]
         raise TransferError(f"weights: expected exactly {len(wanted)} positions. Wrong or missing: {unexpected}")
     _check_layout(header, len(view) - start)
     return [_tensor(view, start, header[key(p)], p, variables[p]) for p in wanted]
@@ -91,9 +90,18 @@ def _read_header(view: memoryview, entries: int) -> tuple[dict[str, _Entry], int
     if length > min(header_limit(entries), len(view) - 8):
         raise TransferError(f"weights: header length {length} does not fit {entries} tensors in {len(view)} bytes")
     try:
-        return _header_decoder.decode(view[8 : 8 + length]), 8 + length
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # The standard decoder shows every pair: of two tensors under one key, another reader may take the other.
+        header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_distinct)
+        return msgspec.convert(header, dict[str, _Entry]), 8 + length
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise TransferError(f"weights: the safetensors header cannot be read: {str(error)[:200]}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _check_layout(header: dict[str, _Entry], data_bytes: int) -> None:
@@ -110,11 +118,23 @@ def _tensor(view: memoryview, start: int, entry: _Entry, position: int, variable
     expected = (DTYPES.get(variable.dtype, "?"), tuple(variable.shape))
     if (entry.dtype, entry.shape) != expected:
         raise TransferError(
-            f"weights: position {key(position)} ({variable.path}): expected {expected}. "
-            f"Received: {(entry.dtype, entry.shape)}"
+            f"weights: position {key(position)} ({variable.path[:100]}): expected {str(expected)[:100]}. "
+            f"Received: {str((entry.dtype, entry.shape))[:100]}"
         )
     begin, stop = entry.data_offsets
-    dtype = np.dtype(variable.dtype).newbyteorder("<")
-    if stop - begin != int(np.prod(entry.shape, dtype=np.int64)) * dtype.itemsize:
+    dtype = _dtype(variable)
+    if stop - begin != math.prod(entry.shape) * dtype.itemsize:
         raise TransferError(f"weights: position {key(position)}: its bytes do not match its shape")
-    return np.frombuffer(view[start + begin : start + stop], dtype=dtype).reshape(entry.shape)
+    try:
+        return np.frombuffer(view[start + begin : start + stop], dtype=dtype).reshape(entry.shape)
+    except ValueError as error:  # more dimensions, or longer ones beside a 0, than an array can have
+        raise TransferError(f"weights: position {key(position)}: {str(error)[:200]}") from error
+
+
+def _dtype(variable: Variable) -> np.dtype[Any]:
+    if variable.dtype not in DTYPES:
+        raise TransferError(
+            f"weights: {variable.path[:100]}: expected a dtype of {', '.join(DTYPES)}."
+            f" Received: {variable.dtype[:16]!r}"
+        )
+    return np.dtype(variable.dtype).newbyteorder("<")
