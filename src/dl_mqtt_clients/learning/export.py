@@ -1,0 +1,70 @@
+"""`model.keras` for others: plain Keras layers, raw readings in, score (and verdict) out.
+
+`keras.saving.load_model(path)(readings)`, or `.predict(readings)`, gives a dictionary:
+
+    score    [n]     ≥ 0; for `anomaly` the mean squared error in scaled space
+    output   [n, …]  the core's own output; for `anomaly` the reconstruction, in scaled space
+    verdict  [n]     score > threshold; only where a threshold is known
+
+It is not compiled: training goes on in the federation.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+
+from dl_mqtt_clients.errors import StateError
+from dl_mqtt_clients.learning.scaling import ScalerValues
+from dl_mqtt_clients.learning.scoring import compose
+from dl_mqtt_clients.wire.messages import Task
+
+
+class Exporter:
+    """Builds the exported model once; only the constants in its layers change from version to version."""
+
+    def __init__(self, core: keras.Model, *, task: Task) -> None:
+        self._core, self._task = core, task
+        self._model: dict[bool, keras.Model] = {}
+
+    def save(self, path: Path, *, scaler: ScalerValues, threshold: float | None) -> None:
+        """Write to a temporary file beside `path`, then rename: readers see the old file or the new one."""
+        model = self._with_constants(scaler, threshold)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Keras insists on the ending, and overwrites only with leave.
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".keras", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            model.save(temporary, overwrite=True)
+            temporary.chmod(0o644)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise StateError(f"{path}: the model cannot be written: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _with_constants(self, scaler: ScalerValues, threshold: float | None) -> keras.Model:
+        judged = threshold is not None
+        if judged not in self._model:
+            self._model[judged] = self._build(len(scaler.offset), judged=judged)
+        model = self._model[judged]
+        # The layers' configuration is what is saved; this object itself is never called again.
+        model.get_layer("scaler_offset").offset = [-float(v) for v in scaler.offset]
+        model.get_layer("scaler_scale").scale = [float(v) for v in scaler.scale]
+        if threshold is not None:
+            model.get_layer("margin").offset = -threshold
+        return model
+
+    def _build(self, features: int, *, judged: bool) -> keras.Model:
+        # Two Rescalings do the very arithmetic of `Scaling`; Normalization would clip spreads below 1e-7.
+        shift = keras.layers.Rescaling(1.0, offset=[0.0] * features, dtype="float32", name="scaler_offset")
+        stretch = keras.layers.Rescaling([1.0] * features, dtype="float32", name="scaler_scale")
+        reading, outputs = compose(self._core, lambda x: stretch(shift(x)), task=self._task)
+        if judged:
+            margin = keras.layers.Rescaling(1.0, offset=0.0, dtype="float32", name="margin")
+            outputs["verdict"] = keras.ops.greater(margin(outputs["score"]), 0.0)
+        return keras.Model(reading, outputs, name="model")

@@ -1,0 +1,152 @@
+"""The model of a federation: scaler -> core -> score, with its weights as one list in the plan's order."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.learning.description import Restored, describe, restore
+from dl_mqtt_clients.learning.export import Exporter
+from dl_mqtt_clients.learning.scaling import ScalerValues, Scaling, required_features
+from dl_mqtt_clients.learning.scoring import Scorer, compose
+from dl_mqtt_clients.learning.steps import BatchSteps, make_steps
+from dl_mqtt_clients.wire.messages import Task, Variable, VariableRole
+
+_REBUILT_TOLERANCE = 1e-4
+
+
+class FederatedModel:
+    """scaler -> core -> score, rebuilt from its own description. Not thread-safe: one thread owns it.
+
+    `core`: the Keras model in scaled space · `variables`: the plan, what `get_weights` lists and in which order: the
+    scaler's offset and scale, then the core's, seed generators left out · `architecture`: the description's bytes ·
+    `parameters`: values in all variables of the plan.
+    """
+
+    def __init__(self, restored: Restored) -> None:
+        self.core: keras.Model = restored.core
+        self.task: Task = restored.task
+        self.features = restored.features
+        self.architecture = restored.architecture
+        self.n_features = required_features(self.core.inputs[0].shape[1:])
+        self._scaling = Scaling(name="scaler")
+        reading, outputs = compose(self.core, self._scaling, task=self.task)
+        self._scorer = Scorer(keras.Model(reading, outputs, name="federated"), features=self.n_features)
+        self._held: list[Any] = [self._scaling.offset, self._scaling.scale, *self.core.weights]
+        self.variables: tuple[Variable, ...] = tuple(
+            _variable(v, "scaler" if i < 2 else "trainable" if v.trainable else "statistic")
+            for i, v in enumerate(self._held)
+        )
+        self.parameters = sum(int(np.prod(v.shape)) for v in self.variables)
+        self._exporter = Exporter(self.core, task=self.task)
+
+    @classmethod
+    def from_core(
+        cls,
+        core: keras.Model,
+        *,
+        task: Task = "anomaly",
+        features: Sequence[str] = (),
+        scaler: ScalerValues | None = None,
+        custom_modules: Sequence[str] = (),
+    ) -> Self:
+        """A federation's model from a user's compiled core, whose weights are copied; the core itself is left alone.
+
+        Raises:
+            ModelError: another node could not rebuild it, or would compute something else with it.
+
+        """
+        architecture = describe(core, task=task, features=features, custom_modules=custom_modules)
+        model = cls(restore(architecture, max_parameters=2**53, custom_modules=custom_modules))
+        values = scaler or ScalerValues.identity(model.n_features)
+        model.set_weights([values.offset, values.scale, *(np.array(w) for w in core.get_weights())])
+        _check_same(core, model.core)
+        return model
+
+    @property
+    def scaler(self) -> ScalerValues:
+        return ScalerValues(*(_numpy(v) for v in self._held[:2]))
+
+    @cached_property
+    def steps(self) -> BatchSteps:
+        """Training steps, made at the first fit: an optimizer's variables are as large as the model again."""
+        return make_steps(self.core)
+
+    def get_weights(self) -> list[NDArray[Any]]:
+        """Copies, one for each entry of `variables`."""
+        return [_numpy(v) for v in self._held]
+
+    def set_weights(self, weights: Sequence[NDArray[Any]]) -> None:
+        """Take these values. ModelError when count, shapes or dtypes differ from the plan; nothing changed then."""
+        if len(weights) != len(self.variables):
+            raise ModelError(f"weights: expected {len(self.variables)} arrays. Received: {len(weights)}")
+        for position, (planned, value) in enumerate(zip(self.variables, weights, strict=True)):
+            shape, dtype = np.shape(value), keras.backend.standardize_dtype(np.asarray(value).dtype)
+            if shape != planned.shape or dtype != planned.dtype:
+                raise ModelError(
+                    f"weights[{position}] ({planned.path}): expected {planned.dtype} {planned.shape}."
+                    f" Received: {dtype} {shape}"
+                )
+        for held, value in zip(self._held, weights, strict=True):
+            held.assign(np.array(value))  # a copy: on JAX an array may be shared, not copied
+
+    def scores(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Raw readings [n, features] -> scores [n], ≥ 0. ModelError when the shape is another."""
+        return self._scorer(self._readings(x))["score"]
+
+    def predict(self, x: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Scores [n], and for `supervised` the core's outputs [n, …]."""
+        outputs = self._scorer(self._readings(x))
+        return outputs["score"], outputs["output"] if self.task == "supervised" else None
+
+    def scaled(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Raw readings [n, features] -> what the core takes: [n, *core.input_shape[1:]]."""
+        rows = self.scaler.apply(self._readings(x))
+        return rows.reshape(len(rows), *self.core.inputs[0].shape[1:])
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Compile now what batches of these sizes will need."""
+        for size in {self._scorer.size_for(rows) for rows in batch_sizes}:
+            self.scores(np.zeros((size, self.n_features), np.float32))
+
+    def save(self, path: Path, *, threshold: float | None = None) -> None:
+        """Write a `.keras` file that plain Keras loads and that takes raw readings; see `export`. Atomic."""
+        self._exporter.save(path, scaler=self.scaler, threshold=threshold)
+
+    def _readings(self, x: ArrayLike) -> NDArray[np.float32]:
+        with np.errstate(over="ignore"):  # beyond 32 bits becomes infinite, and scores so
+            rows = np.asarray(x, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise ModelError(f"readings: expected shape [n, {self.n_features}]. Received: {rows.shape}")
+        return rows
+
+
+def _variable(held: Any, role: VariableRole) -> Variable:
+    return Variable(
+        role=role,
+        shape=tuple(int(size) for size in held.shape),
+        dtype=keras.backend.standardize_dtype(held.dtype),
+        path=held.path,
+    )
+
+
+def _numpy(held: Any) -> NDArray[Any]:
+    return np.array(keras.ops.convert_to_numpy(held.value))
+
+
+def _check_same(core: keras.Model, rebuilt: keras.Model) -> None:
+    """The copy must compute what the original does, or weights went to the wrong places."""
+    shape = (2, *core.inputs[0].shape[1:])
+    x = np.random.default_rng(0).random(shape, dtype=np.float32)
+    expected, received = (
+        keras.ops.convert_to_numpy(m(keras.ops.convert_to_tensor(x), training=False)) for m in (core, rebuilt)
+    )
+    if not np.allclose(expected, received, rtol=_REBUILT_TOLERANCE, atol=_REBUILT_TOLERANCE):
+        raise ModelError(
+            "core: rebuilt from its configuration it computes something else; is state kept outside weights?"
+        )
