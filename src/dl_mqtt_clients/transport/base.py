@@ -59,7 +59,18 @@ class Address:
                 "broker: expected mqtt://host:port, mqtts://host:port or memory://name."
                 f" Received: {_without_secret(self.url)!r}"
             )
+        if "@" in self.url:
+            raise TransportError(
+                "broker: expected the user name and password in their own settings, not in the address."
+                f" Received: {_without_secret(self.url)!r} with something before the @"
+            )
         self.port  # noqa: B018 - raises for a port that is none
+
+    @property
+    def place(self) -> str:
+        """`mqtt://host:port`, for people."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}" if self.port else f"{self.scheme}://{host}"
 
     @property
     def scheme(self) -> str:

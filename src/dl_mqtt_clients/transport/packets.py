@@ -96,8 +96,8 @@ def parse_publish(frame: Frame) -> Publish:
         if qos:
             packet_id = data[at] << 8 | data[at + 1]
             at += 2
-        if at >= end:
-            raise TransportError("PUBLISH: expected properties. Received: the end of the packet")
+        if at >= end or qos > 1:
+            raise TransportError("PUBLISH: expected QoS 0 or 1 and properties. Received: neither")
         if data[at] == 0:
             payload = _cut(data, at + 1, end)
             return Publish(Delivery(topic=topic, payload=payload, retained=bool(first & 1)), qos, packet_id)

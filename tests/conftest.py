@@ -1,0 +1,12 @@
+"""What all tests may use."""
+
+from brokers import (  # noqa: F401 - fixtures
+    broker_url,
+    connect,
+    embedded,
+    mosquitto,
+    shared_embedded_url,
+    shared_mosquitto_url,
+    shared_our_mosquitto_url,
+    unique_name,
+)
