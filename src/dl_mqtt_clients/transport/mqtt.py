@@ -49,8 +49,11 @@ class MqttTransport:
     def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
         check_filter(topic_filter, qos)
         with self._lock:
+            held = topic_filter in self._filters
             self._filters[topic_filter] = qos
             if self.connected and self._connection is not None:
+                if held:  # rumqttd sends retained messages only to a filter that is new to it
+                    self._connection.unsubscribe(topic_filter)
                 self._connection.subscribe({topic_filter: qos})
 
     def unsubscribe(self, topic_filter: str) -> None:

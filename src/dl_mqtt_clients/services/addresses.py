@@ -1,0 +1,55 @@
+"""From settings to what transports, rounds and fits take."""
+
+from pathlib import Path
+
+from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.config.broker import BrokerSettings
+from dl_mqtt_clients.config.shared import TrainingSettings
+from dl_mqtt_clients.transport.base import Address
+from dl_mqtt_clients.wire.messages import EarlyStopping, ReduceOnPlateau, Training
+
+
+def address(broker: BrokerSettings) -> Address:
+    """Where a broker is, and how to be let in."""
+    return Address(
+        url=broker.url,
+        username=broker.username or None,
+        password=broker.read_password() or None,
+        ca_file=_path(broker.ca_file),
+        cert_file=_path(broker.cert_file),
+        key_file=_path(broker.key_file),
+        keepalive_s=broker.keepalive_s,
+    )
+
+
+def training(settings: TrainingSettings) -> Training:
+    """The local work as it is announced."""
+    stop, plateau = settings.early_stopping, settings.reduce_on_plateau
+    return Training(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        window=settings.window,
+        min_readings=settings.min_readings,
+        min_new_readings=settings.min_new_readings,
+        early_stopping=EarlyStopping(patience=stop.patience, delta=stop.delta) if stop.enabled else None,
+        reduce_on_plateau=ReduceOnPlateau(
+            patience=plateau.patience,
+            delta=plateau.delta,
+            cooldown=plateau.cooldown,
+            factor=plateau.factor,
+            minimum=plateau.minimum,
+        )
+        if plateau.enabled
+        else None,
+    )
+
+
+def with_brokers(settings: Settings | None, broker: str | None, data_broker: str | None = None) -> Settings:
+    """Settings with other broker addresses, for short scripts."""
+    changes = {"broker.url": broker, "data_broker.url": data_broker or broker}
+    return (settings or Settings()).replace(**{k: v for k, v in changes.items() if v})
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

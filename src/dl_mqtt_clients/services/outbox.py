@@ -1,0 +1,107 @@
+"""A trainer's update between fit and receipt, on disk before it is offered, so that a restart offers it again."""
+
+import random
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dl_mqtt_clients.aggregation.files import write_atomically
+from dl_mqtt_clients.wire.messages import Offer, Round
+from dl_mqtt_clients.wire.transfer import chunk, chunk_count, sha256
+
+FIRST_BACK_OFF_S: Final = 0.5
+LAST_BACK_OFF_S: Final = 5.0
+
+
+class _State(msgspec.Struct, kw_only=True):
+    offer: Offer | None = None
+    used: int = 0  # readings ever appended when the last accepted update's window was taken
+    offered_used: int = 0  # the same for the update on offer
+    done: tuple[int, int, int] = (0, 0, 0)  # (generation, round, attempt) taken part in last
+
+
+class Outbox:
+    """At most one update."""
+
+    def __init__(self, folder: Path) -> None:
+        self._state_file = folder / "outbox.json"
+        self._data_file = folder / "update.safetensors"
+        self._data = b""
+        self._attempts = 0
+        self._state = self._load()
+
+    @property
+    def offer(self) -> Offer | None:
+        return self._state.offer
+
+    @property
+    def used(self) -> int:
+        return self._state.used
+
+    def store(
+        self, data: bytes, announced: Round, *, examples: int, new_readings: int, loss: float | None, used: int
+    ) -> None:
+        """Make the update durable; only then may it be offered."""
+        write_atomically(self._data_file, data)
+        self._data = data
+        self._attempts = 0
+        self._state.offer = Offer(
+            round=announced.round,
+            attempt=announced.attempt,
+            base=announced.base,
+            sha256=sha256(data),
+            bytes=len(data),
+            examples=examples,
+            new_readings=new_readings,
+            metrics={"loss": loss},
+        )
+        self._state.offered_used = used
+        self.done(announced)
+
+    def done(self, announced: Round) -> None:
+        """This round attempt needs no (other) fit of ours."""
+        self._state.done = (announced.generation, announced.round, announced.attempt)
+        self._save()
+
+    def is_done(self, announced: Round) -> bool:
+        return self._state.done == (announced.generation, announced.round, announced.attempt)
+
+    def used_up(self) -> None:
+        """The update was accepted: its readings are no longer new."""
+        self._state.used = self._state.offered_used
+
+    def drop(self) -> None:
+        self._state.offer = None
+        self._data = b""
+        self._save()
+
+    def chunks(self, chunk_bytes: int) -> int:
+        return chunk_count(len(self._data), chunk_bytes)
+
+    def chunk(self, index: int, chunk_bytes: int) -> memoryview:
+        return chunk(self._data, index, chunk_bytes)
+
+    def answered(self) -> None:
+        self._attempts = 0
+
+    def back_off_s(self) -> float:
+        """Until the offer is repeated: doubles with every offer not answered, jittered."""
+        pause_s = min(FIRST_BACK_OFF_S * 2**self._attempts, LAST_BACK_OFF_S)
+        self._attempts += 1
+        return pause_s * random.uniform(0.75, 1.25)
+
+    def _save(self) -> None:
+        write_atomically(self._state_file, msgspec.json.encode(self._state))
+
+    def _load(self) -> _State:
+        """What a former process left; an update whose bytes are not what was offered is not offered again."""
+        try:
+            state = msgspec.json.decode(self._state_file.read_bytes(), type=_State)
+            if state.offer is not None:
+                self._data = self._data_file.read_bytes()
+                if sha256(self._data) != state.offer.sha256:
+                    state.offer, self._data = None, b""
+        except (OSError, msgspec.DecodeError):
+            return _State()
+        return state

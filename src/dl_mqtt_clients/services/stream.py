@@ -1,0 +1,99 @@
+"""A node's own stream of readings: gathered by the network thread, taken and decoded by the service's thread."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.data.readings import Batch, ReadingParser
+from dl_mqtt_clients.services.addresses import address
+from dl_mqtt_clients.services.loop import Loop
+from dl_mqtt_clients.transport.base import Delivery, open_transport
+from dl_mqtt_clients.wire.messages import Readings
+from dl_mqtt_clients.wire.topics import for_node
+
+
+class ReadingStream:
+    """The data connection. `on_arrival` runs on the loop's thread once after readings came, until `take` is called."""
+
+    def __init__(self, loop: Loop, settings: Settings, *, role: str, on_arrival: Callable[[], None]) -> None:
+        self._loop = loop
+        self._settings = settings.data_broker
+        self._label = settings.readings.label
+        self._topic = for_node(self._settings.reading_topic, settings.node_id)
+        self._on_arrival = on_arrival
+        self._messages: deque[bytes] = deque()
+        self._capacity = settings.readings.buffer
+        self._announced = False
+        self._dropped = 0
+        self._received = 0
+        self._malformed = 0
+        self._last_error = ""
+        self._parser: ReadingParser | None = None
+        self._rate_since = time.monotonic()
+        self._rate_count = 0
+        self._rate = 0.0
+        self.problem = ""  # why the data broker cannot be reached
+        self.transport = open_transport(address(settings.data_broker), client_id=f"{settings.node_id}/{role}/data")
+
+    def start(self) -> None:
+        self.transport.subscribe(self._topic, qos=self._settings.qos)
+        self.transport.start(on_message=self._gather, on_connected=self._connected, on_disconnected=self._disconnected)
+
+    def stop(self) -> None:
+        self.transport.stop()
+
+    def expect(self, features: Sequence[str] | int) -> None:
+        """The model is known now, and with it what a reading looks like."""
+        self._parser = ReadingParser(features, label=self._label)
+        if self._messages:
+            self._loop.post(self._on_arrival)
+
+    def __len__(self) -> int:
+        """Messages that wait to be taken."""
+        return len(self._messages)
+
+    def take(self, most: int) -> Batch | None:
+        """The oldest messages (at most `most`), decoded; None when there are none, or no model yet."""
+        self._announced = False
+        if self._parser is None or not self._messages:
+            return None
+        pop = self._messages.popleft
+        payloads = [pop() for _ in range(min(len(self._messages), most))]
+        batch, reasons = self._parser.collect(payloads)
+        self._received += len(batch)
+        self._rate_count += len(batch)
+        if reasons:
+            self._malformed += len(reasons)
+            self._last_error = reasons[-1][:500]
+        return batch
+
+    def readings(self) -> Readings:
+        """Counts for the status."""
+        now = time.monotonic()
+        if now - self._rate_since >= 1.0:
+            self._rate = self._rate_count / (now - self._rate_since)
+            self._rate_since, self._rate_count = now, 0
+        return Readings(
+            received=self._received,
+            malformed=self._malformed,
+            dropped=self._dropped,
+            rate=round(self._rate, 1),
+            last_error=self._last_error or self.problem[:500],
+        )
+
+    def _gather(self, delivery: Delivery) -> None:
+        """On the network thread: keep the newest, count what had to go."""
+        if len(self._messages) >= self._capacity:
+            self._messages.popleft()
+            self._dropped += 1
+        self._messages.append(delivery.payload)
+        if not self._announced:
+            self._announced = True
+            self._loop.post(self._on_arrival)
+
+    def _connected(self) -> None:
+        self.problem = ""
+
+    def _disconnected(self, reason: str) -> None:
+        self.problem = reason

@@ -1,0 +1,333 @@
+"""The trainer: fits the announced version on the newest window of its own stream, and offers the change.
+
+    announcement + base version + enough readings ─► fit ─► store ─► offer ─► (grant ─► chunks …) ─► receipt
+
+While it fits it looks into its inbox after every batch: it reads on, answers, and stops when the round is over.
+"""
+
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+import msgspec
+import numpy as np
+
+from dl_mqtt_clients.aggregation import histogram
+from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
+from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.data.window import Snapshot, Window
+from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.services.addresses import with_brokers
+from dl_mqtt_clients.services.node import Node
+from dl_mqtt_clients.services.outbox import Outbox
+from dl_mqtt_clients.services.stream import ReadingStream
+from dl_mqtt_clients.transport.base import Delivery
+from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Offer, Readings, Reply, Round, Statistics, Task, decode
+from dl_mqtt_clients.wire.topics import Role, Stage
+from dl_mqtt_clients.wire.weights import encode, update_positions
+
+log = logging.getLogger(__name__)
+
+GATHER_S: Final = 0.05  # readings are taken from the stream so often at most
+HELDOUT: Final = 4096  # newest held-out readings scored for each version
+
+
+class Trainer(Node):
+    """Learns from its stream. With `readings` (and `labels`) it learns from these arrays instead of a stream."""
+
+    role: ClassVar[Role] = "trainer"
+    stage: ClassVar[Stage] = "global"
+
+    def __init__(
+        self,
+        node_id: str | None = None,
+        *,
+        settings: Settings | None = None,
+        broker: str | None = None,
+        data_broker: str | None = None,
+        readings: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        settings = with_brokers(settings, broker, data_broker)
+        super().__init__(settings.replace(**{"node.id": node_id}) if node_id else settings)
+        self._window = None if readings is None else self._fixed_window(readings, labels)
+        self._announced: Round | None = None
+        self._weights: Sequence[np.ndarray] = ()
+        self._fitting = False
+        self._progress = 0.0
+        self._loss: float | None = None
+        self._evaluated = ""  # version whose statistics were sent
+        self._accepted = self._refused = 0
+        self._outbox = Outbox(self.folder)
+        if self._window is None:
+            self.stream = ReadingStream(self.loop, self.settings, role=self.role, on_arrival=self._arrived)
+
+    # ---- life ----
+
+    def _finish(self) -> None:
+        super()._finish()
+        if self._window is not None:
+            self._window.close()
+
+    def _connected(self) -> None:
+        super()._connected()
+        if self._outbox.offer is not None:
+            self.loop.at("offer", random.uniform(0.0, 0.2), self._offer)
+
+    def _subscriptions(self) -> Sequence[str]:
+        return (self.topics.round, self.topics.reply(self.node_id))
+
+    def _message(self, delivery: Delivery) -> None:
+        if delivery.topic == self.topics.reply(self.node_id):
+            self._replied(decode(delivery.payload, Reply))
+        elif delivery.topic == self.topics.round:
+            self._heard(decode(delivery.payload, Round) if delivery.payload else None)
+
+    # ---- readings ----
+
+    def _arrived(self) -> None:
+        if not self.loop.pending("gather"):
+            self.loop.at("gather", GATHER_S, self._gather)
+
+    def _gather(self) -> None:
+        """Move what came into the window."""
+        if self.stream is None or self._window is None:
+            return
+        while (batch := self.stream.take(most=4096)) is not None:
+            self._window.append(batch.x, batch.labels)
+        self.status.changed()
+        self._consider()
+
+    def _open_window(self, features: int) -> None:
+        if self._window is None:
+            settings = self.settings.readings
+            spool = self.folder / "readings.bin" if settings.spool else None
+            self._window = self._new_window(settings.buffer, features, spool=spool)
+
+    def _fixed_window(self, readings: np.ndarray, labels: np.ndarray | None) -> Window:
+        """A data set instead of a stream: every round learns from all of it."""
+        x = np.ascontiguousarray(readings, dtype=np.float32)
+        window = self._new_window(len(x), x.shape[1], spool=None)
+        window.append(x, np.full(len(x), -1, np.int8) if labels is None else np.asarray(labels, np.int8))
+        return window
+
+    def _new_window(self, capacity: int, features: int, *, spool: Path | None) -> Window:
+        settings = self.settings.readings
+        seed = f"{self.settings.federation.seed}/{self.node_id}"
+        return Window(
+            capacity, features, spool=spool, holdout=settings.holdout, holdout_block=settings.holdout_block, seed=seed
+        )
+
+    # ---- rounds ----
+
+    def _heard(self, announced: Round | None) -> None:
+        self._announced = announced
+        offer = self._outbox.offer
+        if offer is not None and not self._is_current(offer):
+            self._drop_offer()
+        self._consider()
+
+    def _adopt(self, manifest: Manifest, weights: Sequence[np.ndarray]) -> None:
+        self.manifest, self._weights = manifest, weights
+        if self.model is not None:
+            self._open_window(self.model.n_features)
+        self._consider()
+
+    def _consider(self) -> None:
+        """Begin a fit when all that is needed is there."""
+        if self._fitting or self._outbox.offer is not None or self._why_not():
+            return
+        self._fitting = True
+        try:
+            self._fit()
+        finally:
+            self._fitting = False
+        self.loop.post(self._consider)
+
+    def _why_not(self) -> str:
+        """What keeps us from taking part; empty when nothing does."""
+        announced, training = self._announced, self._announced and self._announced.training
+        if announced is None or training is None or announced.phase != "open":
+            return "no open round"
+        if self.manifest is None or self.manifest.version != announced.base:
+            return f"version {announced.number} is not here yet"
+        if self._outbox.is_done(announced):
+            return f"round {announced.round} is done"
+        if not is_drawn(
+            announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id,
+            fraction=announced.fraction,
+        ):  # fmt: skip
+            return f"not drawn for round {announced.round}"
+        if announced.codec != "float32":
+            return f"codec {announced.codec} is not known here"
+        if self.stream is None:
+            return ""
+        held, new = len(self._window or ()), self._new_readings()
+        if held < training.min_readings:
+            return f"{held} of {training.min_readings} readings"
+        if new < training.min_new_readings:
+            return f"{new} of {training.min_new_readings} new readings"
+        return ""
+
+    def _new_readings(self) -> int:
+        return 0 if self._window is None else max(self._window.total - self._outbox.used, 0)
+
+    def _fit(self) -> None:
+        from dl_mqtt_clients.learning.fit import fit  # noqa: PLC0415 - imports Keras
+
+        announced, manifest, base, model = self._announced, self.manifest, self._weights, self.model
+        if announced is None or manifest is None or model is None or self._window is None:
+            return
+        self.state, self._progress = "fitting", 0.0
+        self.status.changed()
+        self._evaluate(manifest, base)
+        snapshot = self._window.snapshot(announced.training.window)
+        seed = fit_seed(announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id)
+        x, y = _usable(snapshot, manifest.task)
+        try:
+            result = fit(model, base, x, y, training=announced.training, seed=seed, on_batch=self._between_batches)
+        except ModelError as error:
+            self._give_up(announced, str(error))
+            return
+        self.state = "waiting"
+        if result.stopped or not self._is_announced(announced):
+            return
+        self._loss = result.loss
+        positions = update_positions(manifest.variables)
+        change = [np.asarray(result.weights[p], "float32") - np.asarray(base[p], "float32") for p in positions]
+        data = encode(change, positions)
+        self._outbox.store(
+            data,
+            announced,
+            examples=result.examples,
+            new_readings=self._new_readings(),
+            loss=result.loss,
+            used=snapshot.total,
+        )
+        self._offer()
+
+    def _between_batches(self, progress: float) -> bool:
+        """After every batch: answer, read on; False when the fit has become useless."""
+        announced = self._announced
+        self._progress = progress
+        self.loop.pump()
+        return not self.loop.stopping and announced is self._announced
+
+    def _is_announced(self, announced: Round) -> bool:
+        now = self._announced
+        return now is not None and (now.generation, now.round, now.attempt, now.base) == (
+            announced.generation, announced.round, announced.attempt, announced.base,
+        )  # fmt: skip
+
+    def _give_up(self, announced: Round, reason: str) -> None:
+        self.state, self.last_error = "waiting", reason[:1000]
+        self._outbox.done(announced)
+        log.warning("round %d: %s", announced.round, reason)
+        self.status.changed(now=True)
+
+    def _evaluate(self, manifest: Manifest, weights: Sequence[np.ndarray]) -> None:
+        """Score the held-out readings with exactly this version, once, and send the sums."""
+        heldout = None if self._window is None else self._window.heldout(HELDOUT)
+        if self.model is None or heldout is None or not len(heldout) or self._evaluated == manifest.version:
+            return
+        self.model.set_weights(weights)
+        scores, labels = self.model.scores(heldout.x), heldout.labels
+        normal = scores[labels <= 0]
+        statistics = Statistics(
+            version=manifest.version,
+            normal=histogram.to_message(histogram.count(normal)),
+            labelled_normal=histogram.to_message(histogram.count(scores[labels == 0])),
+            anomalous=histogram.to_message(histogram.count(scores[labels > 0])),
+            loss_sum=float(normal.sum(dtype=np.float64)),
+            readings=len(normal),
+        )
+        self.link.send(self.topics.statistics(self.node_id, self.role), statistics)
+        self._evaluated = manifest.version
+
+    # ---- offers ----
+
+    def _offer(self) -> None:
+        """Offer what is stored, again and again until answered; nobody relies on delivery."""
+        offer = self._outbox.offer
+        if offer is None:
+            return
+        if not self.link.transport.connected or self._announced is None or not self._is_current(offer):
+            return  # offered again on connect, or on the announcement it belongs to
+        self.state = "offering"
+        self.loop.at("offer", self._outbox.back_off_s(), self._offer)
+        if self.link.transport.backlog > 8:
+            return  # what was granted is still leaving
+        inline = offer.bytes <= self._announced.inline_bytes
+        self.link.send(self.topics.offer(self.node_id), msgspec.structs.replace(offer, inline=inline))
+        if inline:
+            self._send_chunks(range(self._outbox.chunks(self._announced.chunk_bytes)))
+        self.status.changed()
+
+    def _send_chunks(self, indices: Sequence[int]) -> None:
+        offer, announced = self._outbox.offer, self._announced
+        if offer is None or announced is None:
+            return
+        for index in indices:
+            payload = self._outbox.chunk(index, announced.chunk_bytes)
+            if len(payload):
+                self.link.transport.publish(self.topics.update(self.node_id, offer.sha256, index), payload)
+
+    def _replied(self, reply: Reply) -> None:
+        offer = self._outbox.offer
+        if offer is None or reply.sha256 not in (offer.sha256, "0" * 64):
+            return
+        self._outbox.answered()
+        self.loop.at("offer", self._outbox.back_off_s(), self._offer)
+        if reply.kind == "grant":
+            self._send_chunks(reply.chunks)
+        elif reply.kind == "receipt":
+            self._accepted += 1
+            self._outbox.used_up()
+            self._drop_offer()
+        elif reply.kind == "refusal":
+            self._refused += 1
+            self.last_error = f"round {reply.round}: refused: {reply.reason}"[:1000]
+            self._drop_offer()
+
+    def _drop_offer(self) -> None:
+        self.loop.cancel("offer")
+        self._outbox.drop()
+        self.state = "fitting" if self._fitting else "waiting"
+        self.status.changed()
+        self.loop.post(self._consider)
+
+    def _is_current(self, offer: Offer) -> bool:
+        now = self._announced
+        return now is not None and (now.round, now.attempt, now.base) == (offer.round, offer.attempt, offer.base)
+
+    # ---- status ----
+
+    def _current_status(self) -> NodeStatus:
+        manifest = self.manifest
+        return NodeStatus(
+            state=self.state,  # type: ignore[arg-type]
+            instance=self._instance,
+            version=manifest.version if manifest else None,
+            number=manifest.number if manifest else 0,
+            backend=self.backend,
+            readings=self.stream.readings() if self.stream else Readings(),
+            detail=self._why_not() if self.state == "waiting" else "",
+            last_error=self.last_error,
+            round=self._announced.round if self._announced else 0,
+            window=len(self._window or ()),
+            new_readings=self._new_readings(),
+            progress=round(self._progress, 3) if self.state == "fitting" else 0.0,
+            loss=self._loss,
+            accepted=self._accepted,
+            refused=self._refused,
+        )
+
+
+def _usable(window: Snapshot, task: Task) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a task can learn from: labelled readings; for `anomaly` all that are not labelled anomalous."""
+    if task == "supervised":
+        known = window.labels >= 0
+        return window.x[known], window.labels[known]
+    return window.x[window.labels <= 0], None

@@ -1,0 +1,80 @@
+"""Updates on their way in: chunks go straight into the round's spool; checked when whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dl_mqtt_clients.aggregation.rounds import Accepted
+from dl_mqtt_clients.aggregation.spool import Spool
+from dl_mqtt_clients.errors import TransferError
+from dl_mqtt_clients.wire.messages import Blob, Offer, Variable
+from dl_mqtt_clients.wire.transfer import FileSink, Reception
+from dl_mqtt_clients.wire.weights import check_finite, decode, update_positions
+
+
+@dataclass(slots=True)
+class _Upload:
+    offer: Offer
+    sink: FileSink
+    reception: Reception
+
+
+class Uploads:
+    """The open uploads of one round, one a node."""
+
+    def __init__(self, spool: Spool, variables: Sequence[Variable], *, chunk_bytes: int, max_delta: float) -> None:
+        self.spool = spool
+        self._positions = update_positions(variables)
+        self._variables = [_as_update(v) for v in variables]
+        self._chunk_bytes = chunk_bytes
+        self._max_delta = max_delta
+        self._open: dict[str, _Upload] = {}
+
+    def expect(self, node: str, offer: Offer) -> None:
+        """Make room; the size was checked by the round."""
+        sink = self.spool.reserve(offer.bytes)
+        blob = Blob(sha256=offer.sha256, bytes=offer.bytes, chunk_bytes=self._chunk_bytes)
+        self._open[node] = _Upload(offer, sink, Reception(blob, sink))
+
+    def offer(self, node: str) -> Offer:
+        """What the node offered; KeyError when it has no open upload."""
+        return self._open[node].offer
+
+    def forget(self, node: str) -> None:
+        upload = self._open.pop(node, None)
+        if upload is not None:
+            self.spool.give_back(upload.sink, upload.offer.bytes)
+
+    def receive(self, node: str, sha256: str, index: int, payload: bytes) -> bool:
+        """Write a chunk; False when nobody waits for it. TransferError when it is wrong."""
+        upload = self._open.get(node)
+        if upload is None or upload.offer.sha256 != sha256:
+            return False
+        return upload.reception.receive(index, payload)
+
+    def check(self, node: str) -> list[np.ndarray]:
+        """The whole update as views, in order of position. TransferError says what is wrong with it."""
+        upload = self._open.get(node)
+        if upload is None:
+            raise TransferError("update: nothing was received")
+        upload.reception.verify()
+        return self.read(self.spool.view(upload.sink, upload.offer.bytes))
+
+    def read(self, data: np.memmap) -> list[np.ndarray]:
+        """Bytes of the spool to checked arrays."""
+        arrays = decode(memoryview(data), self._variables, self._positions)
+        check_finite(arrays, self._positions, limit=self._max_delta)
+        return arrays
+
+    def accept(self, node: str, *, examples: int) -> None:
+        """Make it count, durably."""
+        upload = self._open.pop(node)
+        offer = upload.offer
+        accepted = Accepted(node, offer.sha256, examples, offer.metrics.get("loss"))
+        self.spool.accept(upload.sink, size=offer.bytes, accepted=accepted)
+
+
+def _as_update(variable: Variable) -> Variable:
+    """A change travels as float32, whatever the variable is kept in."""
+    return Variable(role=variable.role, shape=variable.shape, dtype="float32", path=variable.path)

@@ -1,0 +1,211 @@
+"""The manager's versions: the newest, the one in production, and what merging adds to them."""
+
+import datetime
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from dl_mqtt_clients.aggregation.files import read_json, write_json
+from dl_mqtt_clients.aggregation.store import Stages, Store
+from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.errors import ConfigurationError, ModelError
+from dl_mqtt_clients.learning.backend import use_backend
+from dl_mqtt_clients.wire.messages import Blob, Manifest, Metrics, Variable
+from dl_mqtt_clients.wire.weights import decode, encode, update_positions
+
+if TYPE_CHECKING:
+    from dl_mqtt_clients.learning.model import FederatedModel
+
+log = logging.getLogger(__name__)
+
+
+class Versions:
+    """Loads or creates the newest version; `merge` makes the next, `promote` publishes it for production."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        model: object | None,
+        features: Sequence[str],
+        scaler: object | None,
+        fresh: bool,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._folder = Path(settings.artifacts.dir) / "updated_model"
+        use_backend_of(settings)
+        given = self._given(model, features, scaler)
+        current = store.stages.current
+        if current is None or fresh:
+            self._begin(given)
+        else:
+            self._resume(current, given)
+        self.update_positions = update_positions(self.variables)
+        self.update_shapes = [tuple(self.variables[p].shape) for p in self.update_positions]
+        self._reachable = {m.version: m for m in self.published()}
+
+    # ---- what there is ----
+
+    @property
+    def current(self) -> Manifest:
+        manifest = self._store.stages.current
+        if manifest is None:
+            raise ModelError("versions: there is no version yet")
+        return manifest
+
+    @property
+    def production(self) -> Manifest | None:
+        return self._store.stages.production
+
+    @property
+    def unpromoted(self) -> bool:
+        """Whether the newest version is not in production yet."""
+        return self.production is None or self.production.version != self.current.version
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        return self.current.variables
+
+    def published(self) -> list[Manifest]:
+        return [m for m in (self.current, self.production) if m is not None]
+
+    def reachable(self) -> list[Manifest]:
+        """What somebody may still be fetching: published now, or until the last merge."""
+        return [*self._reachable.values(), *self.published()]
+
+    # ---- what changes ----
+
+    def merge(self, mean: Sequence[np.ndarray], *, round_number: int, metrics: Metrics) -> None:
+        """The newest version plus `mean` (one array a position that travels) is the new newest version; durable."""
+        weights = list(self._weights)
+        for position, change in zip(self.update_positions, mean, strict=True):
+            before = weights[position]
+            weights[position] = (before.astype(np.float64) + change).astype(before.dtype)
+        self._reachable = {m.version: m for m in self.published()}
+        before = self.current
+        self._weights = weights
+        self._write(
+            weights,
+            msgspec.structs.replace(
+                before, number=before.number + 1, round=round_number, base=before.version,
+                threshold=None, metrics=metrics,
+            ),
+        )  # fmt: skip
+        self._store.keep(self._settings.rounds.keep_versions)
+
+    def promote(self, *, threshold: float | None, metrics: Metrics) -> bool:
+        """Put the newest version into production, or give it a better threshold; False when nothing changes."""
+        stages, before = self._store.stages, self.production
+        if threshold is None and before is not None:
+            threshold = before.threshold
+        production = msgspec.structs.replace(
+            self.current, stage="production", serial=stages.serial + 1, threshold=threshold, metrics=metrics
+        )
+        if before is not None and production == msgspec.structs.replace(before, serial=production.serial):
+            return False
+        self._store.put_version(production)
+        self._store.write_stages(Stages(serial=production.serial, current=stages.current, production=production))
+        return True
+
+    def export(self) -> None:
+        """Write `updated_model/model.keras` and `version.json` for people and other programs, unless they are there."""
+        manifest = self.production or self.current
+        if (read_json(self._folder / "version.json") or {}).get("serial") == manifest.serial:
+            return
+        self._model.set_weights(self._weights_of(manifest))
+        self._model.save(self._folder / "model.keras", threshold=manifest.threshold)
+        facts = msgspec.to_builtins(manifest)
+        facts.pop("variables")
+        facts["written"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(self._folder / "version.json", facts)
+
+    # ---- where it comes from ----
+
+    def _given(self, model: object | None, features: Sequence[str], scaler: object | None) -> "FederatedModel | None":
+        """The base model of the caller, or of `artifacts/model`; None when there is none."""
+        from dl_mqtt_clients.learning.model import FederatedModel  # noqa: PLC0415 - imports Keras
+
+        if model is not None:
+            if isinstance(model, FederatedModel):
+                return model
+            return FederatedModel.from_core(
+                model, task=self._settings.federation.task, features=tuple(features), scaler=scaler
+            )
+        folder = Path(self._settings.artifacts.dir) / "model"
+        if not (folder / "architecture.json").exists():
+            return None
+        from dl_mqtt_clients.learning.files import load_base  # noqa: PLC0415 - imports Keras
+
+        limits = self._settings.model
+        return load_base(folder, max_parameters=limits.max_parameters, custom_modules=limits.custom_modules)
+
+    def _begin(self, given: "FederatedModel | None") -> None:
+        if given is None:
+            folder = Path(self._settings.artifacts.dir) / "model"
+            raise ConfigurationError([
+                f"model: expected a base model in {folder} (make it with: fedlearn model build). Received: none"
+            ])  # fmt: skip
+        self._store.fresh()
+        self._model, self._weights = given, given.get_weights()
+        architecture = self._store.put_blob(given.architecture)
+        scaler = encode([w for w, v in zip(self._weights, given.variables, strict=True) if v.role == "scaler"])
+        self._write(
+            self._weights,
+            Manifest(
+                stage="global", generation=self._store.generation, serial=1, version=_NONE, number=0, round=0,
+                lineage=hashlib.sha256(architecture.encode() + scaler).hexdigest(),
+                task=given.task, features=given.features, variables=given.variables,
+                blobs={"architecture": self._blob(architecture, len(given.architecture))},
+            ),
+        )  # fmt: skip
+
+    def _resume(self, current: Manifest, given: "FederatedModel | None") -> None:
+        from dl_mqtt_clients.learning.architecture import rebuild  # noqa: PLC0415 - imports Keras
+
+        architecture = self._store.blob(current.blobs["architecture"].sha256)
+        if given is not None and given.architecture != architecture:
+            raise ConfigurationError([
+                f"model: expected the model that {self._store.folder} was made with. Received: another one "
+                "(start a new generation with --fresh, or use another node.state_dir)"
+            ])  # fmt: skip
+        self._model = given or rebuild(
+            architecture,
+            max_parameters=self._settings.model.max_parameters,
+            custom_modules=self._settings.model.custom_modules,
+        )
+        self._weights = self._weights_of(current)
+        log.info("continuing generation %d at version %d", current.generation, current.number)
+
+    def _weights_of(self, manifest: Manifest) -> list[np.ndarray]:
+        return decode(self._store.blob(manifest.blobs["weights"].sha256), manifest.variables)
+
+    def _write(self, weights: list[np.ndarray], like: Manifest) -> None:
+        data = encode(weights)
+        name = self._store.put_blob(data)
+        blobs = {**like.blobs, "weights": self._blob(name, len(data))}
+        version = hashlib.sha256(f"{blobs['architecture'].sha256}\n{name}".encode()).hexdigest()
+        stages = self._store.stages
+        manifest = msgspec.structs.replace(like, version=version, blobs=blobs, serial=stages.serial + 1)
+        self._store.put_version(manifest)
+        self._store.write_stages(Stages(serial=manifest.serial, current=manifest, production=stages.production))
+
+    def _blob(self, name: str, size: int) -> Blob:
+        return Blob(sha256=name, bytes=size, chunk_bytes=self._settings.transfer.chunk_bytes)
+
+
+_NONE = "0" * 64
+
+
+def use_backend_of(settings: Settings) -> str:
+    """Choose Keras's backend as the settings say, before anything imports Keras."""
+    cache = settings.learning.compile_cache
+    return use_backend(
+        settings.learning.backend, gpu=settings.learning.gpu, compile_cache=Path(cache) if cache else None
+    )
