@@ -39,7 +39,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise StateError(f"{path}: cannot be read: {error}") from error
 
 
@@ -48,26 +48,50 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line and make it durable."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    """Append one line and make it durable, or leave the file as it was (OSError, when the disk is full)."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line + b"\n")
-        os.fdatasync(descriptor)
+        end = _end_of_whole_lines(descriptor)
+        try:
+            _write_all(descriptor, line + b"\n", end)
+            os.fdatasync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, end)  # half a line would spoil the next one
+            raise
     finally:
         os.close(descriptor)
+    if end == 0:
+        sync_folder(path.parent)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _end_of_whole_lines(descriptor: int) -> int:
+    """Where the next line belongs; a torn last line (a crash while appending) is cut off."""
+    size = os.fstat(descriptor).st_size
+    end = size
+    while end and os.pread(descriptor, 1, end - 1) != b"\n":
+        block = min(end, 1 << 16)
+        end -= block
+        end += os.pread(descriptor, block, end).rfind(b"\n") + 1
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
-    """The complete lines of a file; a torn last one (a crash while appending) is cut off the file."""
+    """The complete lines of a file; a torn last one (a crash while appending) is cut off by the next append."""
     if not path.exists():
         return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-            os.fsync(file.fileno())
-    yield from data[:whole].splitlines()
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line[:-1]
 
 
 @contextmanager

@@ -83,7 +83,8 @@ class RunningSum:
         for start in range(0, part.size, BLOCK):
             piece = part[start : start + BLOCK]
             scaled, steps = self._scaled[: piece.size], self._steps[: piece.size]
-            np.multiply(piece, factor, out=scaled, dtype=np.float64)  # else float32 parts round, float16 overflow
+            np.copyto(scaled, piece)  # first: a product in the piece's own float32 would round, in float16 overflow
+            np.multiply(scaled, factor, out=scaled)
             np.rint(scaled, out=scaled)
             np.copyto(steps, scaled, casting="unsafe")
             total[start : start + BLOCK] += steps

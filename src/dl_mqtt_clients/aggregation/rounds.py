@@ -9,10 +9,13 @@ The manager turns messages into calls, and the returned decisions into messages 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from dl_mqtt_clients.aggregation.cohort import is_drawn
 from dl_mqtt_clients.wire.messages import Offer
 from dl_mqtt_clients.wire.transfer import chunk_count
+
+MAX_REFUSED: Final = 1000  # nodes whose refusal is remembered for the report: a name costs a stranger nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,7 @@ class Round:
         self.closed = False
         self._uploads: dict[str, _Upload] = {}
         self._waiting: dict[str, None] = {}
+        self._now = float("-inf")  # when the last event came
         self._limit = chunks_in_flight
         self._stall_s = stall_s
         self._is_known = is_known
@@ -141,8 +145,9 @@ class Round:
 
     def offer(self, node: str, offer: Offer, *, now: float) -> list[Decision]:
         """A node offers, perhaps for the tenth time."""
+        self._now = now
         held = self.accepted.get(node)
-        if held is not None and held.sha256 == offer.sha256:
+        if held is not None and held.sha256 == offer.sha256 and self._is_this_round(offer):
             return [Receipt(node, offer.sha256)]
         reason = self._reason_against(node, offer)
         if reason:
@@ -157,13 +162,14 @@ class Round:
             if offer.inline and offer.bytes <= self.plan.inline_bytes:
                 upload.since = now
                 upload.granted = dict(upload.missing)  # they are on their way
+                self._waiting.pop(node, None)
                 return decisions
         upload.granted.clear()  # an offer repeated: what was granted may be lost
-        upload.since = now
         return decisions + self._grant_or_wait(node, upload)
 
     def chunk(self, node: str, sha256: str, index: int, *, now: float) -> list[Decision]:
         """Chunk `index` of a node's update was received and written."""
+        self._now = now
         upload = self._uploads.get(node)
         if upload is None or upload.offer.sha256 != sha256 or index not in upload.missing:
             return []
@@ -171,9 +177,12 @@ class Round:
         upload.granted.pop(index, None)
         upload.since = now
         if not upload.missing:
-            return [Verify(node), *self._serve_waiting()]
+            return [*self._serve_waiting(), Verify(node)]  # last: it may end the round
         if len(upload.granted) <= self._share() // 2:  # grant in runs, not one reply a chunk
-            return [*self._grant(node, upload), *self._serve_waiting()]
+            granted = self._grant(node, upload)
+            if not upload.granted:
+                self._waiting[node] = None  # no room just now: it need not ask again
+            return [*granted, *self._serve_waiting()]
         return []
 
     def stored(self, node: str, *, now: float) -> list[Decision]:
@@ -192,16 +201,18 @@ class Round:
         upload = self._uploads.pop(node, None)
         if upload is None:
             return []
+        self._waiting.pop(node, None)
         return [Forget(node), *self._refuse(node, upload.offer.sha256, reason), *self._serve_waiting()]
 
     def tick(self, *, now: float) -> list[Decision]:
         """Time has passed, or somebody came or went."""
+        self._now = now
         if self.closed:
             return []
         if len(self.accepted) >= self.target:
             return self._end(Close())
         if now >= self.deadline:
-            return self._end(Close() if len(self.accepted) >= self.plan.min_updates else Abandon())
+            return self._end(Close() if len(self.accepted) >= max(self.plan.min_updates, 1) else Abandon())
         decisions: list[Decision] = []
         for upload in self._uploads.values():
             if upload.granted and now - upload.since >= self._stall_s:
@@ -231,6 +242,9 @@ class Round:
         """n_k of an offer: what the node says, at most the cap."""
         return min(offer.examples, self.plan.max_examples)
 
+    def _is_this_round(self, offer: Offer) -> bool:
+        return (offer.round, offer.attempt) == (self.plan.round, self.plan.attempt)
+
     def is_drawn(self, node: str) -> bool:
         plan = self.plan
         return is_drawn(plan.seed, round_number=plan.round, attempt=plan.attempt, node=node, fraction=plan.fraction)
@@ -240,10 +254,12 @@ class Round:
     def _reason_against(self, node: str, offer: Offer) -> str:
         plan = self.plan
         smallest, largest = plan.update_bytes
-        here, there = (plan.round, plan.attempt), (offer.round, offer.attempt)
         checks = (
             (not self._is_known(node), "unknown node"),
-            (there != here, f"another round: expected {here[0]}.{here[1]}, received {there[0]}.{there[1]}"),
+            (
+                not self._is_this_round(offer),
+                f"another round: expected {plan.round}.{plan.attempt}, received {offer.round}.{offer.attempt}",
+            ),
             (self.closed, "the round is closed"),
             (offer.base != plan.base, "built on another version than the announced one"),
             (not self.is_drawn(node), "not in this round's cohort"),
@@ -256,9 +272,8 @@ class Round:
         return next((reason for wrong, reason in checks if wrong), "")
 
     def _refuse(self, node: str, sha256: str, reason: str) -> list[Decision]:
-        if node not in self.accepted:
+        if node not in self.accepted and (node in self.refused or len(self.refused) < MAX_REFUSED):
             self.refused[node] = reason
-        self._waiting.pop(node, None)
         return [Refuse(node, sha256, reason)]
 
     def _share(self) -> int:
@@ -271,12 +286,13 @@ class Round:
         if not chunks:
             return []
         upload.granted.update(dict.fromkeys(chunks))
+        self._waiting.pop(node, None)
+        upload.since = self._now  # its time to send begins now, however long it waited
         return [Grant(node, upload.offer.sha256, chunks)]
 
     def _grant_or_wait(self, node: str, upload: _Upload) -> list[Decision]:
         granted = self._grant(node, upload)
         if granted:
-            self._waiting.pop(node, None)
             return granted
         self._waiting[node] = None
         return [Wait(node, upload.offer.sha256)]
@@ -286,11 +302,7 @@ class Round:
         for node in list(self._waiting):
             if self.in_flight >= self._limit:
                 break
-            upload = self._uploads.get(node)
-            granted = self._grant(node, upload) if upload else []
-            if granted or upload is None:
-                del self._waiting[node]
-            decisions += granted
+            decisions += self._grant(node, self._uploads[node])
         return decisions
 
     def _end(self, how: Close | Abandon) -> list[Decision]:

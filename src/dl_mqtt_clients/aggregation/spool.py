@@ -3,8 +3,8 @@
     updates.bin      the updates' bytes, each in its own region, written as its chunks arrive
     accepted.jsonl   a line for each update that counts: node, sha256, offset, bytes, examples, loss
 
-An update counts when its line is durable, and the line is written after its bytes are: a crash between the two leaves an
-unused region, never half an update. The running sum is rebuilt from here.
+An update counts when its line is durable, and the line is written after its bytes are: a crash between the two leaves
+an unused region, never half an update. The running sum is rebuilt from here.
 """
 
 import os
@@ -17,15 +17,16 @@ import numpy as np
 from dl_mqtt_clients.aggregation.files import append_line, sync_folder, whole_lines
 from dl_mqtt_clients.aggregation.rounds import Accepted
 from dl_mqtt_clients.errors import StateError
+from dl_mqtt_clients.wire.messages import Count, Positive
 from dl_mqtt_clients.wire.transfer import FileSink
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     sha256: str
-    offset: int
-    bytes: int
-    examples: int
+    offset: Count
+    bytes: Positive
+    examples: Positive
     loss: float | None = None
 
     def accepted(self) -> Accepted:
@@ -33,19 +34,23 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spool:
-    """One folder a round attempt."""
+    """One folder a round attempt. StateError when its files are not what was made durable there."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._data = folder / "updates.bin"
         self._journal = folder / "accepted.jsonl"
-        self._descriptor = os.open(self._data, os.O_RDWR | os.O_CREAT, 0o644)
         self.entries = [self._entry(line) for line in whole_lines(self._journal)]
         self._end = max((e.offset + e.bytes for e in self.entries), default=0)
         self._free: list[tuple[int, int]] = []  # regions given back by refused updates
+        held = self._data.stat().st_size if self._data.exists() else 0
+        if held < self._end:
+            raise StateError(f"{self._data}: expected at least {self._end} bytes. Found: {held}")
+        self._descriptor = os.open(self._data, os.O_RDWR | os.O_CREAT, 0o644)
         self._journal.touch()
         sync_folder(folder)
+        sync_folder(folder.parent)
 
     def reserve(self, size: int) -> FileSink:
         """Room for one update of `size` bytes."""
@@ -87,5 +92,5 @@ class Spool:
     def _entry(self, line: bytes) -> Entry:
         try:
             return msgspec.json.decode(line, type=Entry)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise StateError(f"{self._journal}: a line cannot be read: {error}") from error

@@ -6,7 +6,7 @@
     stages.json               the manifests of `global` and `production`, and the last serial
     open.json                 the open round: number, attempt, fraction
     rounds/<n>-<attempt>/     its spool
-    history.jsonl             a report a round attempt
+    history.jsonl             a report a round attempt; of older generations, history-<generation>.jsonl
 
 A round is closed when `stages.json` names its version. Everything before that can be done again with the same result.
 """
@@ -20,14 +20,13 @@ import msgspec
 
 from dl_mqtt_clients.aggregation.files import (
     append_line,
-    read_json,
+    sync_folder,
     whole_lines,
     write_atomically,
-    write_json,
 )
 from dl_mqtt_clients.aggregation.spool import Spool
 from dl_mqtt_clients.errors import StateError
-from dl_mqtt_clients.wire.messages import Blob, Manifest, RoundReport
+from dl_mqtt_clients.wire.messages import Blob, Count, Manifest, RoundReport
 from dl_mqtt_clients.wire.transfer import sha256
 
 T = TypeVar("T")
@@ -39,6 +38,10 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     serial: int = 0
     current: Manifest | None = None  # stage `global`
     production: Manifest | None = None
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    generation: Count = 0
 
 
 class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,18 +60,23 @@ class Store:
         self._rounds = folder / "rounds"
         for part in (self._blobs, self._versions, self._rounds):
             part.mkdir(parents=True, exist_ok=True)
-        self.generation: int = (read_json(folder / "generation.json") or {}).get("generation", 0)
+        sync_folder(folder)
+        self.generation = (_load(folder / "generation.json", Generation) or Generation()).generation
         self.stages = _load(folder / "stages.json", Stages) or Stages()
         self._history_file = folder / "history.jsonl"
 
     def fresh(self) -> None:
-        """Begin a new generation: what was published before is kept on disk, and followed no more."""
-        self.generation += 1
-        write_json(self.folder / "generation.json", {"generation": self.generation})
+        """Begin a new generation: what was published before is kept on disk, and followed no more.
+
+        A crash half-way leaves a store without published versions, for which a manager begins afresh again.
+        """
         self.write_stages(Stages(serial=self.stages.serial))
         (self.folder / "open.json").unlink(missing_ok=True)
-        shutil.rmtree(self._rounds)
-        self._rounds.mkdir()
+        self.drop_spools()
+        if self._history_file.exists():
+            self._history_file.replace(self.folder / f"history-{self.generation}.jsonl")
+        self.generation += 1
+        write_atomically(self.folder / "generation.json", msgspec.json.encode(Generation(generation=self.generation)))
 
     # ---- blobs and versions ----
 
@@ -105,6 +113,8 @@ class Store:
             if manifest.version not in published:
                 (self._versions / f"{manifest.version}.json").unlink(missing_ok=True)
         needed = {b.sha256 for p in self._versions.glob("*.json") for b in self._blobs_of(p)}
+        for stage in (self.stages.current, self.stages.production):
+            needed |= {b.sha256 for b in stage.blobs.values()} if stage else set()
         for file in self._blobs.iterdir():
             if file.name not in needed:
                 file.unlink(missing_ok=True)
@@ -116,7 +126,10 @@ class Store:
     # ---- rounds ----
 
     def open_round(self) -> OpenRound | None:
-        return _load(self.folder / "open.json", OpenRound)
+        """The round that was open; None when its version was published just before a crash: it must not merge twice."""
+        found = _load(self.folder / "open.json", OpenRound)
+        closed = self.stages.current.round if self.stages.current else -1
+        return found if found and found.round > closed else None
 
     def write_open_round(self, round_: OpenRound) -> Spool:
         """Make the open round durable; its spool, with whatever was accepted before a crash."""
@@ -137,7 +150,7 @@ class Store:
         for line in self._history_lines():
             reports.pop((line.round, line.attempt), None)
             reports[line.round, line.attempt] = line
-        return list(reports.values())[-newest:]
+        return list(reports.values())[-newest:] if newest > 0 else []
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.folder).free
@@ -146,7 +159,7 @@ class Store:
         for line in whole_lines(self._history_file):
             try:
                 yield msgspec.json.decode(line, type=RoundReport)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 raise StateError(f"{self._history_file}: a line cannot be read: {error}") from error
 
     def _blobs_of(self, path: Path) -> Iterable[Blob]:
@@ -159,5 +172,5 @@ def _load(path: Path, kind: type[T]) -> T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, OSError) as error:
         raise StateError(f"{path}: cannot be read: {error}") from error
