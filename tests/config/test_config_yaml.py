@@ -37,6 +37,7 @@ def mistakes_of(path):
         (b"log:\n  level: !!python/object/apply:os.system [x]\n", "no tags (!)", 2),
         (b"log: {}\n---\nlog: {}\n", "one document", 2),
         (b"? [a, b]\n: 1\n", "a field's name", 1),
+        (b"model: {hidden: [" + b"0," * 200_000 + b"]}", "at most 100000 names and values", 1),
         (b"[" * 100_000, "at most 20 levels", 1),
         (b"{a: " * 30 + b"}" * 30, "at most 20 levels", 1),
         (b"%YAML 9.9\n---\n", "valid YAML", 1),

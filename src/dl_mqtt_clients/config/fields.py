@@ -38,6 +38,8 @@ def _plain(text: str) -> str:
 
 def _broker_url(text: str) -> str:
     """mqtt[s]://host[:port] and nothing else: user and password have their own fields, which are never shown."""
+    if re.fullmatch(r"memory://[A-Za-z0-9_-]{1,64}", text):  # within one process: tests and simulation
+        return text
     parts = urlsplit(_plain(text))
     bare = parts.scheme in ("mqtt", "mqtts") and parts.hostname and parts.path in ("", "/")
     if not bare or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"\s", text):

@@ -60,12 +60,12 @@ def wrong(path: FieldPath, model: type[BaseModel], value: object) -> Mistake:
     return Mistake(path, words, _shown(field, value))
 
 
-def unknown(path: FieldPath, model: type[BaseModel]) -> Mistake:
+def unknown(path: FieldPath, model: type[BaseModel], *, suggest: bool = True) -> Mistake:
     """A field that does not exist, with the one that was probably meant. Its value is not shown: it may be a secret."""
     whole = all(section_of(field) for field in model.model_fields.values())
     known = "a known section" if whole else "a known field"
     place = f"a field of {dotted(path[:-1])}" if len(path) > 1 else known
-    guess = _guess(path, model)
+    guess = _guess(path, model) if suggest else ""
     return Mistake(path, f"{place} (did you mean {guess}?)" if guess else place, repr(str(path[-1])[:100]))
 
 

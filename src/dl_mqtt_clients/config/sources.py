@@ -13,6 +13,7 @@ from dl_mqtt_clients.config.settings import Settings
 from dl_mqtt_clients.config.yaml import Node, TextMistakeError, parse, read_text
 
 PREFIX: Final = "FEDLEARN_"
+MAX_SUGGESTIONS: Final = 100  # each costs a comparison with every field
 BACKEND: Final[FieldPath] = ("learning", "backend")
 
 
@@ -69,7 +70,8 @@ def _collect(nodes: dict[str, Node], prefix: FieldPath, model: type[BaseModel], 
         place = Place(0, node.line, f"{file}:{node.line}")
         inner = section_of(model.model_fields.get(name))
         if name not in model.model_fields:
-            source.mistakes.append((place, unknown(path, Settings)))
+            suggest = len(source.mistakes) < MAX_SUGGESTIONS
+            source.mistakes.append((place, unknown(path, Settings, suggest=suggest)))
         elif inner is None:
             source.values[path] = node.plain()
             source.places[path] = place

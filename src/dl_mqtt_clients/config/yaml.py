@@ -25,6 +25,7 @@ from ruamel.yaml.events import (
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 20
+MAX_EVENTS: Final = 100_000
 MAX_DIGITS: Final = 1000  # Python refuses integers of more than 4300
 
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -119,7 +120,10 @@ def _number(text: str) -> int | float | None:
 
 def _events(text: str) -> Iterator[Event]:
     try:
-        yield from YAML(typ="safe", pure=True).parse(text)
+        for count, event in enumerate(YAML(typ="safe", pure=True).parse(text)):
+            if count > MAX_EVENTS:
+                raise TextMistakeError(f"at most {MAX_EVENTS} names and values", "more", _line(event))
+            yield event
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
