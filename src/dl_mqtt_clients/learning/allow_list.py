@@ -20,7 +20,7 @@ MAX_NODES: Final = 500_000
 MAX_TEXT: Final = 10_000
 MAX_NUMBER: Final = 2**53
 
-# public namespace -> where its classes are defined: JaxLayer and its like stand in keras.layers, but come from elsewhere
+# public namespace -> where its classes are defined: JaxLayer stands in keras.layers, but comes from elsewhere
 _ROOMS: Final = {
     "keras.layers": "keras.src.layers.",
     "keras.losses": "keras.src.losses.",

@@ -128,13 +128,16 @@ def _import_keras(name: str) -> str:
         raise ModelError(
             f"backend: expected {name} to be installed (pip install 'dl-mqtt-clients[{name}]'). Received: {error}"
         ) from error
-    if name != "tensorflow":
+    if name == "tensorflow":
+        # It warns of one trace for each batch size, which is what we want.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    else:
         _keep_tensorflow_out()
     return name
 
 
 def _keep_tensorflow_out() -> None:
-    """Keras imports TensorFlow, where installed, on any backend as soon as it serialises: 3 s and 300 MB for nothing."""
+    """Keras imports TensorFlow, where installed, on any backend once it serialises: 3 s and 300 MB for nothing."""
     utilities = importlib.import_module("keras.src.utils.module_utils")
     lazy = getattr(utilities, "tensorflow", None)
     if getattr(lazy, "_available", True) is None:  # not yet asked; anything else is not ours to change

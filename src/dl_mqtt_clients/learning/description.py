@@ -73,7 +73,7 @@ def restore(architecture: bytes, *, max_parameters: int = 200_000_000, custom_mo
         core = keras.saving.deserialize_keras_object(copy.deepcopy(fields["core"]), safe_mode=True)
         optimizer = keras.optimizers.get(fields["optimizer"])
         core.compile(optimizer=optimizer, loss=keras.losses.get(fields["loss"]))
-    except Exception as error:  # Keras raises whatever a hostile configuration leads to
+    except Exception as error:  # noqa: BLE001  # Keras raises whatever a hostile configuration leads to
         _refuse(error)
     task, features = fields["task"], tuple(fields["features"])
     _check_task(core, task, features)
@@ -167,7 +167,7 @@ def _check_size(config: dict[str, Any], max_parameters: int) -> None:
             shapes = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
         # All that were created, reachable from the model or not: a layer left unconnected allocates as well.
         created = list(global_state.get_global_attribute("uninitialized_variables") or ())
-    except Exception as error:  # Keras raises whatever a hostile configuration leads to
+    except Exception as error:  # noqa: BLE001  # see restore
         _refuse(error)
     finally:
         global_state.set_global_attribute("uninitialized_variables", before or [])

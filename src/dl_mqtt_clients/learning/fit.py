@@ -111,7 +111,7 @@ class _Course:
         """Whether it was completed."""
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
-            self.steps.step(self.x[rows], self.y[rows])
+            self._step(self.x[rows], self.y[rows])
             self.done += 1
             if not self.on_batch(self.done / self.planned):
                 self.stopped = True
@@ -119,6 +119,12 @@ class _Course:
         self.loss = self.steps.mean_loss()
         self.epochs += not self.stopped
         return not self.stopped
+
+    def _step(self, x: Array, y: Array) -> None:
+        try:
+            self.steps.step(x, y)
+        except Exception as error:
+            raise ModelError(f"core: cannot be trained: {type(error).__name__}: {str(error)[:500]}") from error
 
 
 def _window(model: FederatedModel, x: ArrayLike, y: ArrayLike | None, training: Training) -> tuple[Array, Array]:

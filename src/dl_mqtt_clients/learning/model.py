@@ -36,6 +36,8 @@ class FederatedModel:
         self.n_features = required_features(self.core.inputs[0].shape[1:])
         self._scaling = Scaling(name="scaler")
         reading, outputs = compose(self.core, self._scaling, task=self.task)
+        if self.task == "anomaly":
+            del outputs["output"]  # no one asks for reconstructions: don't copy them out
         self._scorer = Scorer(keras.Model(reading, outputs, name="federated"), features=self.n_features)
         self._held: list[Any] = [self._scaling.offset, self._scaling.scale, *self.core.weights]
         self.variables: tuple[Variable, ...] = tuple(

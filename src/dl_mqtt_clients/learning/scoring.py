@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.wire.messages import Task
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -17,7 +18,7 @@ _MAX_VALUES: Final = 2**22  # a padded batch of wide readings stays under 16 MB
 
 
 def score_of(core: keras.Model, scaled: Any, output: Any, *, task: Task) -> Any:
-    """Anomaly: mean squared error in scaled space, a row. Supervised: the one output, or 1 - p(class 0). [batch], ≥ 0."""
+    """Anomaly: mean squared error in scaled space, a row. Supervised: the one output, or 1 - p(class 0). [batch]."""
     flat = keras.ops.reshape(output, (-1, _width(core.outputs[0])))
     if task == "anomaly":
         return keras.ops.mean(keras.ops.square(flat - scaled), axis=-1)
@@ -63,8 +64,11 @@ class Scorer:
             padded[:rows] = x
             x = padded
         self.shapes.add(x.shape)
-        outputs = self._call(x)
-        return {name: np.asarray(value)[:rows] for name, value in outputs.items()}
+        try:
+            outputs = self._call(x)
+        except Exception as error:
+            raise ModelError(f"core: cannot be computed: {type(error).__name__}: {str(error)[:500]}") from error
+        return {name: np.array(value)[:rows] for name, value in outputs.items()}
 
 
 def _compiled(model: keras.Model) -> Callable[[NDArray[np.float32]], dict[str, Any]]:
@@ -80,13 +84,14 @@ def _jax_call(model: keras.Model) -> Callable[[NDArray[np.float32]], dict[str, A
 
     trainable, fixed = model.trainable_variables, model.non_trainable_variables
 
-    @jax.jit
     def call(trainable_values: list[Any], fixed_values: list[Any], x: Any) -> dict[str, Any]:
         outputs: dict[str, Any] = model.stateless_call(trainable_values, fixed_values, x, training=False)[0]
         return outputs
 
+    compiled = jax.jit(call)
+
     def run(x: NDArray[np.float32]) -> dict[str, Any]:
-        outputs: dict[str, Any] = call([v.value for v in trainable], [v.value for v in fixed], x)
+        outputs: dict[str, Any] = compiled([v.value for v in trainable], [v.value for v in fixed], x)
         return outputs
 
     return run

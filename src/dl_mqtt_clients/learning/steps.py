@@ -14,6 +14,7 @@ from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning.fresh import FreshOptimizer
 
 Array = NDArray[Any]
+_SMALL = 1024  # values
 
 
 class BatchSteps:
@@ -64,8 +65,14 @@ class JaxSteps(BatchSteps):
         import jax.numpy as jnp  # noqa: PLC0415  # only where it is the backend
 
         super().start(learning_rate=learning_rate, seed=seed)
-        # Copies, because the step gives its input buffers to its output.
-        self._state = [[jnp.array(v.value, copy=True) for v in group] for group in self._groups()]
+        trainable, fixed, optimizer = self._groups()
+        # Copies, because the step gives its input buffers to its output. The optimizer's large ones go as they are:
+        # they are as big as the model again, and `start` sets them anew.
+        self._state = [
+            [jnp.array(v.value, copy=True) for v in trainable],
+            [jnp.array(v.value, copy=True) for v in fixed],
+            [v.value if v.value.size > _SMALL else jnp.array(v.value, copy=True) for v in optimizer],
+        ]
         self._pending.clear()
 
     def step(self, x: Array, y: Array) -> None:
