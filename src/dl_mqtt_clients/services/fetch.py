@@ -19,7 +19,7 @@ Blobs = dict[str, bytes | bytearray]
 
 
 class Fetcher:
-    """One manifest at a time; a newer one replaces it. `on_ready(manifest, blobs)` runs when all is here and verified."""
+    """One manifest at a time; a newer one replaces it. `on_ready(manifest, blobs)` runs when all is verified."""
 
     def __init__(
         self,

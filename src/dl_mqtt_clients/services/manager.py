@@ -1,31 +1,30 @@
 """The manager: announces rounds, merges updates, keeps versions, promotes a model to production.
 
-The decisions are the round engine's (`aggregation.rounds`), the truth is on disk (`aggregation.store`); this service turns
-messages into events, and decisions into files and messages. What is published is published again on every connect.
+The decisions are the round engine's (`aggregation.rounds`), the truth is on disk (`aggregation.store`); this service
+turns messages into events. What is published is published again on every connect.
 """
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from dl_mqtt_clients.aggregation import rounds as engine
 from dl_mqtt_clients.aggregation.evaluation import Evaluation
 from dl_mqtt_clients.aggregation.files import only_one
-from dl_mqtt_clients.aggregation.fixed_point import RunningSum, scale_bits
 from dl_mqtt_clients.aggregation.store import OpenRound, Store
 from dl_mqtt_clients.config import Settings
-from dl_mqtt_clients.errors import MessageError, RefusedError, TransferError
+from dl_mqtt_clients.errors import MessageError
 from dl_mqtt_clients.services.addresses import address, training, with_brokers
+from dl_mqtt_clients.services.collecting import Collector
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Service
 from dl_mqtt_clients.services.publishing import Publisher
+from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.status import StatusBoard, new_instance
-from dl_mqtt_clients.services.uploads import Uploads
 from dl_mqtt_clients.services.versions import Versions
 from dl_mqtt_clients.transport.base import Delivery, Will
 from dl_mqtt_clients.wire.messages import (
@@ -33,20 +32,18 @@ from dl_mqtt_clients.wire.messages import (
     Command,
     History,
     ManagerStatus,
-    Message,
-    Metrics,
     NodeStatus,
     Offer,
-    Participant,
     Reply,
-    Round,
     RoundReport,
     Statistics,
     decode,
     encode,
 )
 from dl_mqtt_clients.wire.topics import NodeTopic, Topics
-from dl_mqtt_clients.wire.weights import header_limit, nbytes, update_positions
+
+if TYPE_CHECKING:
+    from dl_mqtt_clients.learning.scaling import ScalerValues
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +66,7 @@ class Manager(Service):
         broker: str | None = None,
         rounds: int | None = None,
         features: Sequence[str] = (),
-        scaler: object | None = None,
+        scaler: "ScalerValues | None" = None,
         fresh: bool = False,
         on_round: Callable[[RoundReport], None] = lambda _report: None,
     ) -> None:
@@ -80,11 +77,12 @@ class Manager(Service):
         self._on_round = on_round
         self._exit = ExitStack()
         self._instance = new_instance()
-        self._state: str = "starting"
+        self._state: str = "waiting"
+        self._paused = False
         self._accepted = 0
         self._refused: Counter[str] = Counter()
-        self._nodes: dict[tuple[str, str], NodeStatus] = {}
-        self._rounds_settings = self.settings.rounds
+        self._roster = Roster(self.settings.federation.nodes)
+        self._rounds = self.settings.rounds
         self._training = training(self.settings.training)
         self._topics = Topics(self.settings.federation.name)
 
@@ -129,7 +127,7 @@ class Manager(Service):
                 self.versions.export()
                 self._status.goodbye()
                 self._link.stop()
-                self._spool.close()
+                self._collector.close()
         finally:
             self._exit.close()
 
@@ -138,7 +136,7 @@ class Manager(Service):
 
     @property
     def _is_finished(self) -> bool:
-        count = self._rounds_settings.count
+        count = self._rounds.count
         return bool(count) and self.versions.current.round >= count
 
     def _connected(self) -> None:
@@ -184,41 +182,34 @@ class Manager(Service):
             return
         try:
             handler(topic, delivery)
+            self._follow_up()
         except MessageError as error:
             self._refuse_message(f"{topic.node}: {error}")
             if topic.kind == "offer":
-                self._reply(topic.node, "refusal", _NO_UPDATE, reason=str(error))
+                self._refuse(topic.node, str(error))
 
     def _node_status(self, topic: NodeTopic, delivery: Delivery) -> None:
-        key = (topic.node, topic.role)
-        if not delivery.payload:
-            self._nodes.pop(key, None)
-        else:
-            self._nodes[key] = decode(delivery.payload, NodeStatus)
+        status = decode(delivery.payload, NodeStatus) if delivery.payload else None
+        self._roster.heard(topic.node, topic.role, status)
         self._status.changed()
-        self._carry_out(self._round.tick(now=time.monotonic()))  # who lives decides the target
+        if not self._paused:
+            self._collector.tick()  # who lives decides the target
 
     def _offer(self, topic: NodeTopic, delivery: Delivery) -> None:
         offer = decode(delivery.payload, Offer)
         if self._store.free_bytes() - offer.bytes < self.settings.transfer.min_free_disk_bytes:
             self.last_error = "disk: too little free to take an update"
-            self._reply(topic.node, "wait", offer.sha256, reason=self.last_error)
-            self._status.changed()
+            self._refuse(topic.node, self.last_error, kind="wait", sha256=offer.sha256)
             return
-        self._carry_out(self._round.offer(topic.node, offer, now=time.monotonic()))
+        self._collector.offer(topic.node, offer)
+        self._status.changed()
 
     def _chunk(self, topic: NodeTopic, delivery: Delivery) -> None:
-        try:
-            new = self._uploads.receive(topic.node, topic.sha256, topic.index, delivery.payload)
-        except TransferError as error:
-            self._carry_out(self._round.rejected(topic.node, str(error)))
-            return
-        if new:
-            self._carry_out(self._round.chunk(topic.node, topic.sha256, topic.index, now=time.monotonic()))
+        self._collector.chunk(topic, delivery.payload)
 
     def _statistics(self, topic: NodeTopic, delivery: Delivery) -> None:
         statistics = decode(delivery.payload, Statistics)
-        if statistics.version != self._evaluation.version or not self._is_known(topic.node):
+        if statistics.version != self._evaluation.version or not self._roster.is_known(topic.node):
             return
         try:
             self._evaluation.add(topic.node, topic.role, statistics)
@@ -226,7 +217,7 @@ class Manager(Service):
             raise MessageError(str(error)) from error
         if not self.versions.unpromoted:
             self.loop.at("late statistics", 0.3, self._promote)
-        elif self._evaluation.nodes("trainer") >= max(self._live_trainers(), 1):
+        elif self._evaluation.nodes("trainer") >= max(len(self._roster.live_trainers()), 1):
             self._promote()
 
     def _command(self, delivery: Delivery) -> None:
@@ -241,7 +232,8 @@ class Manager(Service):
         if command == "stop":
             self.stop()
         elif command in ("pause", "start"):
-            self._state = "paused" if command == "pause" else "waiting"
+            self._paused = command == "pause"
+            self._collector.restart_clock()
             self._announce()
             self._status.changed(now=True)
         else:
@@ -251,196 +243,89 @@ class Manager(Service):
     # ---- rounds ----
 
     def _open(self, open_round: OpenRound) -> None:
-        """Make a round attempt durable and current, with whatever was accepted before a crash."""
-        self._open_round = open_round
-        self._spool = self._store.write_open_round(open_round)
-        self._uploads = Uploads(
-            self._spool,
-            self.versions.variables,
-            chunk_bytes=self.settings.transfer.chunk_bytes,
-            max_delta=self._rounds_settings.max_delta,
+        """Make a round attempt durable and current."""
+        self._collector = Collector(
+            open_round,
+            store=self._store,
+            versions=self.versions,
+            settings=self.settings,
+            training=self._training,
+            roster=self._roster,
+            send=self._reply,
         )
-        self._opened_at = time.monotonic()
-        plan = self._plan(open_round)
-        self._sum = RunningSum(self.versions.update_shapes, bits=self._scale_bits(plan))
-        for entry, data in self._spool.updates():
-            self._sum.add(self._uploads.read(data), weight=entry.examples)
-        self._round = engine.Round(
-            plan,
-            deadline=self._opened_at + self._rounds_settings.deadline_s,
-            chunks_in_flight=self.settings.transfer.chunks_in_flight,
-            is_known=self._is_known,
-            expected_nodes=self._live_trainers,
-            accepted=[entry.accepted() for entry in self._spool.entries],
-        )
-        self._store.drop_spools(but=self._spool)
-        if self._state != "paused":
-            self._state = "waiting"
-        self._schedule()
-
-    def _plan(self, open_round: OpenRound) -> engine.RoundPlan:
-        settings = self._rounds_settings
-        variables = [self.versions.variables[p] for p in update_positions(self.versions.variables)]
-        size = nbytes([msgspec.structs.replace(v, dtype="float32") for v in variables])
-        largest = size + 8 + header_limit(len(variables))
-        cohort = max(self._live_trainers(), settings.target_updates, settings.min_updates) * open_round.fraction
-        return engine.RoundPlan(
-            round=open_round.round,
-            attempt=open_round.attempt,
-            base=self.versions.current.version,
-            seed=self.settings.federation.seed,
-            fraction=open_round.fraction,
-            target_updates=settings.target_updates,
-            min_updates=settings.min_updates,
-            max_examples=settings.max_examples or self._training.window * self._training.epochs,
-            update_bytes=(size + 8, min(largest, self.settings.transfer.max_update_bytes)),
-            chunk_bytes=self.settings.transfer.chunk_bytes,
-            inline_bytes=largest if largest * cohort <= self.settings.transfer.inline_bytes else 0,
-        )
-
-    def _scale_bits(self, plan: engine.RoundPlan) -> int:
-        nodes = max(plan.target_updates, 1000)
-        return scale_bits(max_abs=self._rounds_settings.max_delta, max_weight=float(plan.max_examples) * nodes)
 
     def _announce(self) -> None:
         """Publish the open round; its message expires with its deadline."""
-        plan, now = self._round.plan, time.monotonic()
-        is_open = self._state != "paused" and not self._is_finished
-        left_s = max(self._round.deadline - now, 1.0)
-        announcement = Round(
-            generation=self._store.generation,
-            round=plan.round,
-            attempt=plan.attempt,
-            phase="open" if is_open else ("idle" if self._is_finished else "paused"),
-            base=plan.base,
-            number=self.versions.current.number,
-            fraction=plan.fraction,
-            seed=plan.seed,
-            deadline_s=round(left_s, 3),
-            target_updates=self._round.target,
-            min_updates=plan.min_updates,
-            inline_bytes=plan.inline_bytes,
-            chunk_bytes=plan.chunk_bytes,
-            training=self._training,
+        phase = "idle" if self._is_finished else "paused" if self._paused else "open"
+        announcement = self._collector.announcement(
+            generation=self._store.generation, number=self.versions.current.number, phase=phase
         )
-        self._publisher.announce(announcement, expiry_s=left_s if is_open else None)
+        self._publisher.announce(announcement, expiry_s=announcement.deadline_s if phase == "open" else None)
+        self._watch_the_clock()
 
-    def _schedule(self) -> None:
-        self.loop.at("round", self._round.next_tick(now=time.monotonic()) + 0.001, self._tick)
+    def _watch_the_clock(self) -> None:
+        if not self._paused and not self._is_finished:
+            self.loop.at("round", self._collector.next_tick_s(), self._tick)
 
     def _tick(self) -> None:
-        if self._state == "paused" or self._is_finished:
+        self._collector.tick()
+        self._follow_up()
+        self._watch_the_clock()
+
+    def _follow_up(self) -> None:
+        """After every event of the round: count, and act when it is over."""
+        for reason in self._collector.refusals:
+            self._count_refusal(reason)
+        self._collector.refusals.clear()
+        while self._collector.outcome is not None and not self._is_finished:
+            self._end_round()
+
+    def _end_round(self) -> None:
+        """Merge or abandon, and announce what comes next."""
+        collector = self._collector
+        if collector.is_empty and not self._roster.live_trainers():
+            collector.close()
+            self._open(collector.open_round)  # nobody there at all: wait on
+            self._announce()
             return
-        self._carry_out(self._round.tick(now=time.monotonic()))
-        self._schedule()
+        report = collector.report()
+        if report.outcome == "merged":
+            report = self._merge(report)
+        self._accepted += collector.accepted
+        collector.close()
+        self._store.append_history(report)
+        self._open(self._following(collector.open_round, report))
+        self._publish_round()
+        self._tell(report)
 
-    def _carry_out(self, decisions: Sequence[engine.Decision]) -> None:
-        for decision in decisions:
-            match decision:
-                case engine.Grant(node, sha256, chunks):
-                    self._reply(node, "grant", sha256, chunks=chunks)
-                case engine.Wait(node, sha256):
-                    self._reply(node, "wait", sha256)
-                case engine.Receipt(node, sha256):
-                    self._reply(node, "receipt", sha256)
-                case engine.Refuse(node, sha256, reason):
-                    self._count_refusal(reason)
-                    self._reply(node, "refusal", sha256, reason=reason)
-                case engine.Expect(node, offer):
-                    self._state = "collecting" if self._state == "waiting" else self._state
-                    self._uploads.expect(node, offer)
-                case engine.Forget(node):
-                    self._uploads.forget(node)
-                case engine.Verify(node):
-                    self._verify(node)
-                case engine.Close():
-                    self._close()
-                case engine.Abandon():
-                    self._abandon()
+    def _following(self, before: OpenRound, report: RoundReport) -> OpenRound:
+        """After a merge the next round; after an abandoned attempt the same one, with more nodes asked."""
+        if report.outcome == "merged":
+            return OpenRound(round=before.round + 1, fraction=self._rounds.fraction)
+        fraction = min(1.0, before.fraction * self._rounds.fraction_growth)
+        return OpenRound(round=before.round, attempt=before.attempt + 1, fraction=fraction)
 
-    def _verify(self, node: str) -> None:
-        """Check an update; when it is right, store it, count it, and only then let the receipt leave."""
-        try:
-            update = self._uploads.check(node)
-            examples = self._round.weight(self._uploads.offer(node))
-            self._sum.check(update, examples)
-        except (TransferError, RefusedError) as error:
-            self._carry_out(self._round.rejected(node, str(error)))
-            return
-        self._uploads.accept(node, examples=examples)
-        decisions = self._round.stored(node, now=time.monotonic())
-        self._carry_out(decisions[:1])  # the receipt: the node need not wait for our arithmetic
-        self._sum.add(update, weight=examples)
-        self._accepted += 1
-        self._status.changed()
-        self._carry_out(decisions[1:])
-
-    def _close(self) -> None:
-        """Merge, publish the new version, and announce the next round."""
+    def _merge(self, report: RoundReport) -> RoundReport:
         if self.versions.unpromoted:
             self._promote()
-        report = self._report("merged")
-        self.versions.merge(self._sum.mean(), round_number=self._open_round.round, metrics=report.metrics)
+        mean = self._collector.mean()
+        self.versions.merge(mean, round_number=report.round, metrics=report.metrics)
         current = self.versions.current
-        report = msgspec.structs.replace(report, version=current.version, number=current.number)
-        self._store.append_history(report)
         self._evaluation = Evaluation(current.version)
-        self._next_round(OpenRound(round=current.round + 1, fraction=self._rounds_settings.fraction))
-        self.loop.at("promote", self._rounds_settings.statistics_deadline_s, self._promote_at_deadline)
-        self._tell(report)
+        self.loop.at("promote", self._rounds.statistics_deadline_s, self._promote_at_deadline)
+        return msgspec.structs.replace(report, version=current.version, number=current.number)
 
-    def _abandon(self) -> None:
-        """Too few came: the same round again, with more nodes asked. Nobody there at all: wait on."""
-        if not self._live_trainers() and not self._round.accepted:
-            self._next_round(self._open_round)
-            return
-        report = self._report("abandoned")
-        self._store.append_history(report)
-        before = self._open_round
-        self._next_round(
-            OpenRound(
-                round=before.round,
-                attempt=before.attempt + 1,
-                fraction=min(1.0, before.fraction * self._rounds_settings.fraction_growth),
-            )
-        )
-        self._tell(report)
-
-    def _next_round(self, open_round: OpenRound) -> None:
-        self._spool.close()
-        self._open(open_round)
-        pause_s = self._rounds_settings.pause_s
+    def _publish_round(self) -> None:
         self._publisher.publish(self.versions.published())
-        if pause_s and not self._is_finished:
-            self.loop.at("announce", pause_s, self._announce_after_pause)
+        if self._rounds.pause_s and not self._is_finished:
+            self.loop.at("round", self._rounds.pause_s, self._announce_after_pause)
         else:
             self._announce()
         self._publisher.clear_all_but(self.versions.reachable())
 
     def _announce_after_pause(self) -> None:
-        self._round.deadline = time.monotonic() + self._rounds_settings.deadline_s
+        self._collector.restart_clock()
         self._announce()
-        self._schedule()
-
-    def _report(self, outcome: str) -> RoundReport:
-        accepted = list(self._round.accepted.values())
-        examples = sum(a.examples for a in accepted)
-        known = [a for a in accepted if a.loss is not None]
-        loss = sum(a.loss * a.examples for a in known if a.loss is not None) / max(sum(a.examples for a in known), 1)
-        live = {node for (node, role) in self._live() if role == "trainer"}
-        return RoundReport(
-            round=self._open_round.round,
-            attempt=self._open_round.attempt,
-            outcome=outcome,  # type: ignore[arg-type]
-            seconds=round(time.monotonic() - self._opened_at, 4),
-            participants=tuple(
-                Participant(node=a.node, examples=a.examples, weight=a.examples / examples, loss=a.loss)
-                for a in sorted(accepted, key=lambda a: a.node)
-            ),
-            refused=dict(self._round.refused),
-            left_out=tuple(sorted(n for n in live - set(self._round.accepted) if self._round.is_drawn(n))),
-            metrics=Metrics(loss=loss if known else None, examples=examples, nodes=len(accepted)),
-        )
 
     # ---- promotion ----
 
@@ -458,10 +343,10 @@ class Manager(Service):
         if not self.versions.promote(threshold=threshold, metrics=metrics):
             return
         production = self.versions.production
-        for report in self._store.history(1):
-            if production is not None and report.version == production.version:
-                report = msgspec.structs.replace(report, metrics=metrics, threshold=production.threshold)
-                self._store.append_history(report)
+        last = next(iter(self._store.history(1)), None)
+        if production is not None and last is not None and last.version == production.version:
+            threshold = production.threshold
+            self._store.append_history(msgspec.structs.replace(last, metrics=metrics, threshold=threshold))
         self._publisher.publish(self.versions.published())
         self._publish_history()
         self._status.changed()
@@ -479,18 +364,22 @@ class Manager(Service):
         self._on_round(report)
 
     def _publish_history(self) -> None:
-        history = self._store.history(self._rounds_settings.history)
+        history = self._store.history(self._rounds.history)
         self._publisher.history(History(generation=self._store.generation, rounds=tuple(history)))
 
-    def _reply(self, node: str, kind: str, sha256: str, *, chunks: tuple[int, ...] = (), reason: str = "") -> None:
-        reply: Message = Reply(
+    def _refuse(self, node: str, reason: str, *, kind: str = "refusal", sha256: str = _NO_UPDATE) -> None:
+        """Answer an offer that does not reach the round."""
+        open_round = self._collector.open_round
+        reply = Reply(
             kind=kind,  # type: ignore[arg-type]
-            round=self._open_round.round,
-            attempt=self._open_round.attempt,
+            round=open_round.round,
+            attempt=open_round.attempt,
             sha256=sha256,
-            chunks=chunks,
             reason=reason[:2000],
         )
+        self._reply(node, reply)
+
+    def _reply(self, node: str, reply: Reply) -> None:
         self._link.send(self._topics.reply(node), reply)
 
     def _refuse_message(self, reason: str) -> None:
@@ -501,28 +390,23 @@ class Manager(Service):
         self._refused[reason.partition(":")[0]] += 1
         self._status.changed()
 
-    def _is_known(self, node: str) -> bool:
-        allowed = self.settings.federation.nodes
-        return not allowed or node in allowed
-
-    def _live(self) -> list[tuple[str, str]]:
-        return [key for key, status in self._nodes.items() if status.state not in ("lost", "stopped")]
-
-    def _live_trainers(self) -> int:
-        return sum(role == "trainer" and self._is_known(node) for node, role in self._live())
-
     def _current_status(self) -> ManagerStatus:
-        production = self.versions.production
+        production, open_round = self.versions.production, self._collector.open_round
         return ManagerStatus(
-            state=self._state,  # type: ignore[arg-type]
+            state=self._current_state(),  # type: ignore[arg-type]
             instance=self._instance,
             generation=self._store.generation,
-            round=self._open_round.round,
-            attempt=self._open_round.attempt,
+            round=open_round.round,
+            attempt=open_round.attempt,
             version=self.versions.current.number,
             production=production.number if production else 0,
-            nodes=len({node for node, _ in self._live()}),
-            accepted=self._accepted,
+            nodes=len(self._roster.live_nodes()),
+            accepted=self._accepted + self._collector.accepted,
             refused=dict(self._refused),
             last_error=self.last_error,
         )
+
+    def _current_state(self) -> str:
+        if self._state == "waiting" and self._paused:
+            return "paused"
+        return "collecting" if self._state == "waiting" and self._collector.has_begun else self._state

@@ -60,7 +60,7 @@ class Outbox:
         self.done(announced)
 
     def done(self, announced: Round) -> None:
-        """This round attempt needs no (other) fit of ours."""
+        """Take part in this round attempt no more."""
         self._state.done = (announced.generation, announced.round, announced.attempt)
         self._save()
 
@@ -87,9 +87,9 @@ class Outbox:
 
     def back_off_s(self) -> float:
         """Until the offer is repeated: doubles with every offer not answered, jittered."""
-        pause_s = min(FIRST_BACK_OFF_S * 2**self._attempts, LAST_BACK_OFF_S)
+        pause_s = min(FIRST_BACK_OFF_S * 2.0**self._attempts, LAST_BACK_OFF_S)
         self._attempts += 1
-        return pause_s * random.uniform(0.75, 1.25)
+        return float(pause_s) * random.uniform(0.75, 1.25)
 
     def _save(self) -> None:
         write_atomically(self._state_file, msgspec.json.encode(self._state))

@@ -1,4 +1,4 @@
-"""The broker is a cache of the manager's disk: publishes live blobs, manifests, round and history, and clears the rest."""
+"""The broker is a cache of the manager's disk: live blobs, manifests, round and history; the rest is cleared."""
 
 import logging
 from collections.abc import Iterable

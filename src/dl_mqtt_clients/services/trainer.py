@@ -148,28 +148,29 @@ class Trainer(Node):
 
     def _why_not(self) -> str:
         """What keeps us from taking part; empty when nothing does."""
-        announced, training = self._announced, self._announced and self._announced.training
-        if announced is None or training is None or announced.phase != "open":
+        announced = self._announced
+        if announced is None or announced.phase != "open":
             return "no open round"
-        if self.manifest is None or self.manifest.version != announced.base:
-            return f"version {announced.number} is not here yet"
-        if self._outbox.is_done(announced):
-            return f"round {announced.round} is done"
-        if not is_drawn(
-            announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id,
+        drawn = is_drawn(
+            announced.seed,
+            round_number=announced.round,
+            attempt=announced.attempt,
+            node=self.node_id,
             fraction=announced.fraction,
-        ):  # fmt: skip
-            return f"not drawn for round {announced.round}"
-        if announced.codec != "float32":
-            return f"codec {announced.codec} is not known here"
-        if self.stream is None:
-            return ""
-        held, new = len(self._window or ()), self._new_readings()
-        if held < training.min_readings:
-            return f"{held} of {training.min_readings} readings"
-        if new < training.min_new_readings:
-            return f"{new} of {training.min_new_readings} new readings"
-        return ""
+        )
+        held, new, training = len(self._window or ()), self._new_readings(), announced.training
+        checks = (
+            (self.manifest is None or self.manifest.version != announced.base, f"version {announced.number} to come"),
+            (self._outbox.is_done(announced), f"round {announced.round} is done"),
+            (not drawn, f"not drawn for round {announced.round}"),
+            (announced.codec != "float32", f"codec {announced.codec} is not known here"),
+            (self.stream is not None and held < training.min_readings, f"{held} of {training.min_readings} readings"),
+            (
+                self.stream is not None and new < training.min_new_readings,
+                f"{new} of {training.min_new_readings} new readings",
+            ),
+        )
+        return next((reason for holds, reason in checks if holds), "")
 
     def _new_readings(self) -> int:
         return 0 if self._window is None else max(self._window.total - self._outbox.used, 0)

@@ -37,6 +37,10 @@ class Uploads:
         blob = Blob(sha256=offer.sha256, bytes=offer.bytes, chunk_bytes=self._chunk_bytes)
         self._open[node] = _Upload(offer, sink, Reception(blob, sink))
 
+    @property
+    def any_open(self) -> bool:
+        return bool(self._open)
+
     def offer(self, node: str) -> Offer:
         """What the node offered; KeyError when it has no open upload."""
         return self._open[node].offer
@@ -63,7 +67,7 @@ class Uploads:
 
     def read(self, data: np.memmap) -> list[np.ndarray]:
         """Bytes of the spool to checked arrays."""
-        arrays = decode(memoryview(data), self._variables, self._positions)
+        arrays = decode(data.data, self._variables, self._positions)
         check_finite(arrays, self._positions, limit=self._max_delta)
         return arrays
 

@@ -1,6 +1,6 @@
 """The manager's versions: the newest, the one in production, and what merging adds to them."""
 
-import datetime
+import datetime as dt
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from dl_mqtt_clients.wire.weights import decode, encode, update_positions
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
+    from dl_mqtt_clients.learning.scaling import ScalerValues
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,13 @@ class Versions:
         *,
         model: object | None,
         features: Sequence[str],
-        scaler: object | None,
+        scaler: "ScalerValues | None",
         fresh: bool,
     ) -> None:
         self._store = store
         self._settings = settings
         self._folder = Path(settings.artifacts.dir) / "updated_model"
+        self._weights: list[np.ndarray]
         use_backend_of(settings)
         given = self._given(model, features, scaler)
         current = store.stages.current
@@ -86,8 +88,8 @@ class Versions:
         """The newest version plus `mean` (one array a position that travels) is the new newest version; durable."""
         weights = list(self._weights)
         for position, change in zip(self.update_positions, mean, strict=True):
-            before = weights[position]
-            weights[position] = (before.astype(np.float64) + change).astype(before.dtype)
+            base = weights[position]
+            weights[position] = (base.astype(np.float64) + change).astype(base.dtype)
         self._reachable = {m.version: m for m in self.published()}
         before = self.current
         self._weights = weights
@@ -123,12 +125,14 @@ class Versions:
         self._model.save(self._folder / "model.keras", threshold=manifest.threshold)
         facts = msgspec.to_builtins(manifest)
         facts.pop("variables")
-        facts["written"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        facts["written"] = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         write_json(self._folder / "version.json", facts)
 
     # ---- where it comes from ----
 
-    def _given(self, model: object | None, features: Sequence[str], scaler: object | None) -> "FederatedModel | None":
+    def _given(
+        self, model: object | None, features: Sequence[str], scaler: "ScalerValues | None"
+    ) -> "FederatedModel | None":
         """The base model of the caller, or of `artifacts/model`; None when there is none."""
         from dl_mqtt_clients.learning.model import FederatedModel  # noqa: PLC0415 - imports Keras
 
@@ -149,9 +153,9 @@ class Versions:
     def _begin(self, given: "FederatedModel | None") -> None:
         if given is None:
             folder = Path(self._settings.artifacts.dir) / "model"
-            raise ConfigurationError([
-                f"model: expected a base model in {folder} (make it with: fedlearn model build). Received: none"
-            ])  # fmt: skip
+            raise ConfigurationError(
+                [f"model: expected a base model in {folder} (make it with: fedlearn model build). Received: none"]
+            )
         self._store.fresh()
         self._model, self._weights = given, given.get_weights()
         architecture = self._store.put_blob(given.architecture)
@@ -171,10 +175,10 @@ class Versions:
 
         architecture = self._store.blob(current.blobs["architecture"].sha256)
         if given is not None and given.architecture != architecture:
-            raise ConfigurationError([
-                f"model: expected the model that {self._store.folder} was made with. Received: another one "
-                "(start a new generation with --fresh, or use another node.state_dir)"
-            ])  # fmt: skip
+            hint = "start a new generation with --fresh, or use another node.state_dir"
+            raise ConfigurationError(
+                [f"model: expected the model that {self._store.folder} was made with. Received: another one ({hint})"]
+            )
         self._model = given or rebuild(
             architecture,
             max_parameters=self._settings.model.max_parameters,
