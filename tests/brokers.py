@@ -4,6 +4,8 @@
 `unique_name` in client ids and topics. `mosquitto` and `embedded` are a test's own, to be killed and restarted.
 """
 
+import base64
+import hashlib
 import os
 import re
 import shutil
@@ -12,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -46,7 +48,9 @@ class Mosquitto:
     leaves the listener to them too, with `{port}` for the port.
     """
 
-    def __init__(self, folder: Path, *, conf: str = "", anonymous: bool = True, listener: bool = True, scheme: str = "mqtt") -> None:
+    def __init__(
+        self, folder: Path, *, conf: str = "", anonymous: bool = True, listener: bool = True, scheme: str = "mqtt"
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"{scheme}://127.0.0.1:{self.port}"
@@ -132,14 +136,14 @@ class Client:
         self._on_message = on_message
 
     def start(self, *, wait: bool = True) -> Self:
-        self.transport.start(
-            on_message=self._message, on_connected=self._connected, on_disconnected=self._disconnected
-        )
+        self.transport.start(on_message=self._message, on_connected=self._connected, on_disconnected=self._disconnected)
         if wait:
             self.wait(lambda: self.connections, "a connection")
         return self
 
-    def wait(self, condition: Callable[[], object], what: str = "the condition", deadline_s: float = DEADLINE_S) -> None:
+    def wait(
+        self, condition: Callable[[], object], what: str = "the condition", deadline_s: float = DEADLINE_S
+    ) -> None:
         """Until `condition()` is true, looked at after every event; fails after `deadline_s`."""
         with self._changed:
             if not self._changed.wait_for(condition, deadline_s):
@@ -187,7 +191,16 @@ def connect(unique_name: str) -> Iterator[Connect]:
     """`connect(url, name="a", will=…, on_message=…, wait=True, **address)`: a started client, stopped at the end."""
     clients: list[Client] = []
 
-    def make(url: str, name: str = "a", *, will: Will | None = None, wait: bool = True, on_message: Callable[[Delivery], None] | None = None, transport: Callable[..., Transport] = open_transport, **address: object) -> Client:
+    def make(
+        url: str,
+        name: str = "a",
+        *,
+        will: Will | None = None,
+        wait: bool = True,
+        on_message: Callable[[Delivery], None] | None = None,
+        transport: Callable[..., Transport] = open_transport,
+        **address: object,
+    ) -> Client:
         made = transport(Address(url=url, **address), client_id=f"{unique_name}-{name}", will=will)
         client = Client(made, on_message=on_message)
         clients.append(client)
@@ -229,16 +242,35 @@ def shared_mosquitto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 def shared_our_mosquitto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Mosquitto with the project's configuration, on another port and folder."""
     folder = tmp_path_factory.mktemp("mosquitto-ours")
-    with Mosquitto(folder, conf=our_configuration(folder), listener=False) as broker:
+    with Mosquitto(folder, conf=our_configuration(folder), listener=False, anonymous=False) as broker:
         yield broker.url
 
 
-def our_configuration(folder: Path) -> str:
-    """The project's mosquitto.conf for a test: another port, folder and log, everything else as it is."""
+def our_configuration(folder: Path, *, users: Mapping[str, str] | None = None) -> str:
+    """The project's mosquitto.conf for a test: another port and folder; without `users` everybody may come in."""
+    folder.mkdir(parents=True, exist_ok=True)
     text = OUR_CONF.read_text()
-    text, found = re.subn(r"(?m)^listener 1883.*$", "listener {port} 127.0.0.1", text)
-    assert found == 1
-    return text.replace("/mosquitto/data/", f"{folder}/").replace("allow_anonymous false", "")
+    changes = {"listener 1883": "listener {port} 127.0.0.1", "/var/lib/mosquitto/": f"{folder}/"}
+    if users is None:
+        changes |= {"allow_anonymous false": "allow_anonymous true", "password_file /etc/mosquitto/passwd": ""}
+    else:
+        changes |= {"/etc/mosquitto/passwd": str(password_file(folder / "passwd", users))}
+    for old, new in changes.items():
+        text, found = re.subn(rf"(?m)^([^#\n]*){re.escape(old)}", rf"\g<1>{new}", text)
+        assert found == 1, old
+    return text
+
+
+def password_file(path: Path, users: Mapping[str, str]) -> Path:
+    """A file as `mosquitto_passwd` writes it."""
+    lines = []
+    for name, password in users.items():
+        salt = os.urandom(12)
+        hashed = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+        lines.append(f"{name}:$7$101${base64.b64encode(salt).decode()}${base64.b64encode(hashed).decode()}\n")
+    path.write_text("".join(lines))
+    path.chmod(0o644)
+    return path
 
 
 @pytest.fixture(params=["memory", "embedded", "mosquitto"])

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from brokers import Connect
 
+from brokers import Connect
 from dl_mqtt_clients.transport.memory import MemoryBroker
 from dl_mqtt_clients.transport.mqtt import MqttTransport
 
@@ -170,7 +170,9 @@ def test_a_burst_of_thousands_at_qos_1_is_acknowledged_and_the_backlog_ends_at_z
     client.transport.publish(f"{topic}/end", b"")
     client.wait_messages(1)
     client.transport.publish(f"{topic}/end", b"")
-    client.wait(lambda: client.transport.backlog == 0 or client.transport.publish(f"{topic}/end", b"", qos=0), "empty backlog")
+    client.wait(
+        lambda: client.transport.backlog == 0 or client.transport.publish(f"{topic}/end", b"", qos=0), "empty backlog"
+    )
 
 
 def test_stop_flushes_what_was_published(open_client, topic) -> None:

@@ -42,7 +42,8 @@ class Connection:
         self.received = on_message
         self._on_ready = on_ready
         self._reason = ""
-        self._accepted = False
+        self._accepted = self._was_accepted = False
+        self._hint = ""
         self._close_at: float | None = None
         self._lock = threading.Lock()
         self._waiting: deque[Message] = deque()
@@ -101,6 +102,7 @@ class Connection:
         self._thread = threading.get_ident()
         try:
             self._client.open()
+            self._hint = " before it let us in (wrong user name or password, or not an MQTT 5 broker?)"
             self._serve()
         except OSError as error:
             self.ended(readable(error))
@@ -113,9 +115,10 @@ class Connection:
                 sock.close()
             self._wake_in.close()
             self._wake_out.close()
-        return self._reason
+        return self._reason if self._was_accepted else f"{self._reason}{self._hint}"
 
     def accepted(self, receive_maximum: int) -> None:
+        self._was_accepted = True
         self._window = min(IN_FLIGHT, receive_maximum)
         self._accepted = True
 
@@ -124,6 +127,8 @@ class Connection:
 
     def ended(self, reason: str) -> None:
         self.ready = False
+        if not reason.startswith("connection lost"):
+            self._hint = ""  # the broker, or the socket, said what is wrong
         self._reason = self._reason or reason
 
     def _serve(self) -> None:
@@ -147,9 +152,10 @@ class Connection:
         """How long to sleep when nothing happens."""
         if self._client.pending:
             return 0.0
+        longest_s = min(LONGEST_WAIT_S, self._client.keepalive / 4 or LONGEST_WAIT_S)
         if self._close_at is not None:
             return min(max(self._close_at - time.monotonic(), 0.0), 0.05)
-        return LONGEST_WAIT_S
+        return longest_s
 
     def _write(self, selector: selectors.BaseSelector, sock: socket.socket) -> None:
         self._client.loop_write()  # also when there is nothing: it re-arms paho's call to `wake`

@@ -11,7 +11,7 @@ from dl_mqtt_clients.transport.backoff import delays_s
 from dl_mqtt_clients.transport.base import Address, Delivery, Payload, Will
 from dl_mqtt_clients.transport.connection import Connection
 from dl_mqtt_clients.transport.filters import check_filter, check_topic
-from dl_mqtt_clients.transport.paho_client import Message
+from dl_mqtt_clients.transport.paho_client import message
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,16 @@ class MqttTransport:
         if connection is None or self._stopping.is_set():
             return False
         return connection.publish(
-            Message(topic, payload, qos, retain, expiry_s, response_topic, correlation, properties)
+            message(
+                topic,
+                payload,
+                qos=qos,
+                retain=retain,
+                expiry_s=expiry_s,
+                response_topic=response_topic,
+                correlation=correlation,
+                properties=properties,
+            )
         )
 
     @property
