@@ -1,5 +1,7 @@
 """What all tests may use."""
 
+from hypothesis import settings
+
 from brokers import (  # noqa: F401 - fixtures
     broker_url,
     connect,
@@ -10,8 +12,6 @@ from brokers import (  # noqa: F401 - fixtures
     shared_our_mosquitto_url,
     unique_name,
 )
-
-from hypothesis import settings
 
 settings.register_profile("project", deadline=None)  # two busy cores: a slow example is no failure
 settings.load_profile("project")

@@ -1,0 +1,211 @@
+"""Every kind of message as a value and as the JSON that crosses the wire. A change here is a change of the protocol."""
+
+from dl_mqtt_clients.wire.messages import (
+    Anomaly,
+    Answer,
+    Blob,
+    Command,
+    EarlyStopping,
+    Histogram,
+    History,
+    ManagerStatus,
+    Manifest,
+    Metrics,
+    NodeStatus,
+    Offer,
+    Participant,
+    Readings,
+    ReduceOnPlateau,
+    Reply,
+    Round,
+    RoundReport,
+    Scores,
+    Statistics,
+    Training,
+    Variable,
+)
+
+SHA = "0123456789abcdef" * 4
+OTHER = "f" * 64
+
+MANIFEST = Manifest(
+    stage="production",
+    generation=1,
+    serial=7,
+    version=SHA,
+    number=3,
+    round=3,
+    lineage=OTHER,
+    base=OTHER,
+    features=("processId", "userId"),
+    blobs={"architecture": Blob(sha256=OTHER, bytes=900, chunk_bytes=262144)},
+    variables=(Variable(role="scaler", shape=(2,), dtype="float32", path="scaling/mean"),),
+    threshold=0.5,
+    metrics=Metrics(loss=0.25, holdout_loss=0.5, auroc=0.9, examples=100, nodes=2),
+)
+MANIFEST_JSON = f"""{{
+  "v": 1, "stage": "production", "generation": 1, "serial": 7, "version": "{SHA}", "number": 3, "round": 3,
+  "lineage": "{OTHER}", "base": "{OTHER}", "task": "anomaly", "features": ["processId", "userId"],
+  "blobs": {{"architecture": {{"sha256": "{OTHER}", "bytes": 900, "chunk_bytes": 262144}}}},
+  "variables": [{{"role": "scaler", "shape": [2], "dtype": "float32", "path": "scaling/mean"}}],
+  "threshold": 0.5,
+  "metrics": {{"loss": 0.25, "holdout_loss": 0.5, "auroc": 0.9, "examples": 100, "nodes": 2}}
+}}"""
+
+ROUND = Round(
+    generation=1,
+    round=4,
+    attempt=2,
+    phase="open",
+    base=SHA,
+    number=3,
+    fraction=0.5,
+    seed="2024",
+    deadline_s=60.0,
+    target_updates=4,
+    min_updates=2,
+    inline_bytes=65536,
+    training=Training(
+        epochs=2,
+        learning_rate=0.001,
+        early_stopping=EarlyStopping(patience=3, delta=0.01),
+        reduce_on_plateau=ReduceOnPlateau(patience=2),
+    ),
+)
+ROUND_JSON = f"""{{
+  "v": 1, "generation": 1, "round": 4, "attempt": 2, "phase": "open", "mode": "sync", "base": "{SHA}", "number": 3,
+  "fraction": 0.5, "seed": "2024", "deadline_s": 60.0, "target_updates": 4, "min_updates": 2, "codec": "float32",
+  "inline_bytes": 65536, "chunk_bytes": 262144,
+  "training": {{
+    "epochs": 2, "batch_size": 32, "learning_rate": 0.001, "window": 10000, "min_readings": 256, "min_new_readings": 0,
+    "early_stopping": {{"patience": 3, "delta": 0.01}},
+    "reduce_on_plateau": {{"patience": 2, "delta": 0.0, "cooldown": 0, "factor": 0.1, "minimum": 0.0}}
+  }}
+}}"""
+
+OFFER = Offer(
+    round=4, attempt=2, base=SHA, sha256=OTHER, bytes=4096, examples=512, new_readings=40, metrics={"loss": 0.125}
+)
+OFFER_JSON = f"""{{
+  "v": 1, "round": 4, "attempt": 2, "base": "{SHA}", "sha256": "{OTHER}", "bytes": 4096, "examples": 512,
+  "new_readings": 40, "inline": false, "metrics": {{"loss": 0.125}}
+}}"""
+
+REPLY = Reply(kind="grant", round=4, attempt=2, sha256=OTHER, chunks=(0, 1, 2))
+REPLY_JSON = f"""{{
+  "v": 1, "kind": "grant", "round": 4, "attempt": 2, "sha256": "{OTHER}", "chunks": [0, 1, 2], "reason": ""
+}}"""
+
+HISTORY = History(
+    generation=1,
+    rounds=(
+        RoundReport(
+            round=4,
+            attempt=2,
+            outcome="merged",
+            version=SHA,
+            number=4,
+            seconds=1.5,
+            participants=(Participant(node="jetson-07", examples=512, weight=1.0, loss=0.125),),
+            refused={"jetson-08": "unknown node"},
+            left_out=("jetson-09",),
+            metrics=Metrics(loss=0.125, examples=512, nodes=1),
+            threshold=0.5,
+        ),
+    ),
+)
+HISTORY_JSON = f"""{{
+  "v": 1, "generation": 1,
+  "rounds": [{{
+    "round": 4, "attempt": 2, "outcome": "merged", "version": "{SHA}", "number": 4, "seconds": 1.5,
+    "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125}}],
+    "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"],
+    "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "examples": 512, "nodes": 1}}, "threshold": 0.5
+  }}]
+}}"""
+
+MANAGER_STATUS = ManagerStatus(
+    state="collecting",
+    instance="c0ffee",
+    generation=1,
+    round=4,
+    attempt=2,
+    version=3,
+    production=2,
+    nodes=5,
+    accepted=9,
+    refused={"unknown node": 1},
+    last_error="none worth telling",
+)
+MANAGER_STATUS_JSON = """{
+  "v": 1, "state": "collecting", "instance": "c0ffee", "generation": 1, "round": 4, "attempt": 2, "version": 3,
+  "production": 2, "nodes": 5, "accepted": 9, "refused": {"unknown node": 1}, "last_error": "none worth telling"
+}"""
+
+NODE_STATUS = NodeStatus(
+    state="fitting",
+    instance="beef",
+    version=SHA,
+    number=3,
+    backend="jax",
+    readings=Readings(received=1000, malformed=2, dropped=3, rate=12.5, last_error="data: expected 2 values"),
+    detail="epoch 1 of 2",
+    round=4,
+    window=900,
+    new_readings=40,
+    progress=0.5,
+    loss=0.25,
+    accepted=3,
+    refused=1,
+)
+NODE_STATUS_JSON = f"""{{
+  "v": 1, "state": "fitting", "instance": "beef", "version": "{SHA}", "number": 3, "backend": "jax",
+  "readings": {{
+    "received": 1000, "malformed": 2, "dropped": 3, "rate": 12.5, "last_error": "data: expected 2 values"
+  }},
+  "detail": "epoch 1 of 2", "last_error": "", "round": 4, "window": 900, "new_readings": 40, "progress": 0.5,
+  "loss": 0.25, "accepted": 3, "refused": 1, "scored": 0, "anomalies": 0, "threshold": null
+}}"""
+
+STATISTICS = Statistics(
+    version=SHA,
+    normal=Histogram(bins=(1000, 1001), counts=(5, 6)),
+    anomalous=Histogram(bins=(1500,), counts=(1,)),
+    loss_sum=2.5,
+    readings=11,
+)
+STATISTICS_JSON = f"""{{
+  "v": 1, "version": "{SHA}", "normal": {{"bins": [1000, 1001], "counts": [5, 6]}},
+  "anomalous": {{"bins": [1500], "counts": [1]}}, "labelled_normal": {{"bins": [], "counts": []}},
+  "loss_sum": 2.5, "readings": 11
+}}"""
+
+ANOMALY = Anomaly(id="r-17", score=9.5, threshold=0.5, version=SHA, number=3, suppressed=2, timestamp=1700000000)
+ANOMALY_JSON = f"""{{
+  "v": 1, "id": "r-17", "score": 9.5, "threshold": 0.5, "version": "{SHA}", "number": 3, "suppressed": 2,
+  "timestamp": 1700000000
+}}"""
+
+SCORES = Scores(
+    node="jetson-07", version=SHA, number=3, threshold=0.5, ids=["a", 2, None], scores=[0.1, 0.2, 9.5],
+    verdicts=[False, False, True],
+)  # fmt: skip
+SCORES_JSON = f"""{{
+  "v": 1, "node": "jetson-07", "version": "{SHA}", "number": 3, "threshold": 0.5, "ids": ["a", 2, null],
+  "scores": [0.1, 0.2, 9.5], "verdicts": [false, false, true], "outputs": null
+}}"""
+
+GOLDEN = [
+    (MANIFEST, MANIFEST_JSON),
+    (ROUND, ROUND_JSON),
+    (OFFER, OFFER_JSON),
+    (REPLY, REPLY_JSON),
+    (HISTORY, HISTORY_JSON),
+    (MANAGER_STATUS, MANAGER_STATUS_JSON),
+    (NODE_STATUS, NODE_STATUS_JSON),
+    (STATISTICS, STATISTICS_JSON),
+    (ANOMALY, ANOMALY_JSON),
+    (Command(command="promote", version=SHA), f'{{"v": 1, "command": "promote", "version": "{SHA}"}}'),
+    (Answer(ok=False, message="no such version"), '{"v": 1, "ok": false, "message": "no such version"}'),
+    (SCORES, SCORES_JSON),
+]
