@@ -52,9 +52,7 @@ class Connection:
         self._window = IN_FLIGHT
         self._thread = 0
         self._woken = False
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
+        self._wake_out: socket.socket | None = None
         self._client = PahoClient(address, self, client_id=client_id, will=will, fast=fast)
 
     # ---- for all threads -------------------------------------------------------------------------------------
@@ -89,10 +87,10 @@ class Connection:
 
     def wake(self) -> None:
         """Make the thread look for what there is to write."""
-        if self._woken or threading.get_ident() == self._thread:
+        if self._woken or self._wake_out is None or threading.get_ident() == self._thread:
             return
         self._woken = True
-        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: the connection has ended
+        with contextlib.suppress(OSError):  # closed: the connection has ended
             self._wake_out.send(b"!")
 
     # ---- the thread's own ------------------------------------------------------------------------------------
@@ -100,10 +98,11 @@ class Connection:
     def run(self) -> str:
         """Connect and serve until the connection ends; says why it ended."""
         self._thread = threading.get_ident()
+        wake_in, self._wake_out = socket.socketpair()
         try:
             self._client.open()
             self._hint = " before it let us in (wrong user name or password, or not an MQTT 5 broker?)"
-            self._serve()
+            self._serve(wake_in)
         except OSError as error:
             self.ended(readable(error))
         except TransportError as error:
@@ -113,7 +112,7 @@ class Connection:
             sock = self._client.connected_socket
             if sock is not None:
                 sock.close()
-            self._wake_in.close()
+            wake_in.close()
             self._wake_out.close()
         return self._reason if self._was_accepted else f"{self._reason}{self._hint}"
 
@@ -131,21 +130,21 @@ class Connection:
             self._hint = ""  # the broker, or the socket, said what is wrong
         self._reason = self._reason or reason
 
-    def _serve(self) -> None:
+    def _serve(self, wake_in: socket.socket) -> None:
         accept_until = time.monotonic() + CONNECT_WITHIN_S
         with selectors.DefaultSelector() as selector:
             sock = self._client.connected_socket
             if sock is None:
                 raise TransportError("connection lost")
             selector.register(sock, selectors.EVENT_READ)
-            selector.register(self._wake_in, selectors.EVENT_READ)
+            selector.register(wake_in, selectors.EVENT_READ)
             while not self._reason:
                 self._write(selector, sock)
                 if self._close_at is not None and self._say_goodbye():
                     return
                 if not self.ready and time.monotonic() > accept_until:
                     raise TransportError(f"connected, but no answer within {CONNECT_WITHIN_S:.0f} s")
-                self._read(selector.select(self._patience_s()))
+                self._read(selector.select(self._patience_s()), wake_in)
                 self._client.loop_misc()
 
     def _patience_s(self) -> float:
@@ -164,12 +163,12 @@ class Connection:
         blocked = self._client.want_write()
         selector.modify(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if blocked else 0))
 
-    def _read(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+    def _read(self, events: list[tuple[selectors.SelectorKey, int]], wake_in: socket.socket) -> None:
         readable_now = self._client.pending
         for key, mask in events:
-            if key.fileobj is self._wake_in:
+            if key.fileobj is wake_in:
                 self._woken = False  # before the queue is looked at, so that nothing slips through
-                self._wake_in.recv(64)
+                wake_in.recv(64)
             elif mask & selectors.EVENT_READ:
                 readable_now = True
         if readable_now:
