@@ -53,6 +53,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _PLACES[name].startswith("learning."):
+        import_module(f"{__name__}.services.from_settings").use_backend_of(
+            import_module(f"{__name__}.config").Settings()
+        )
     return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
 
 

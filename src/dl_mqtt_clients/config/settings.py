@@ -66,13 +66,13 @@ class Settings(Section):
 
     def replace(self, **changes: Any) -> Self:
         """A checked copy: `settings.replace(**{"training.epochs": 3, "node": NodeSettings(id="a")})`."""
-        tree = self.model_dump()
+        tree = self.model_dump(exclude_unset=True)  # what nobody chose stays open (the backend)
         for name, value in changes.items():
             path = tuple(name.split("."))
             if not exists(path, type(self)):
                 raise ConfigurationError([unknown(path, type(self)).text()])
             inner = tree
             for section in path[:-1]:
-                inner = inner[section]
-            inner[path[-1]] = value.model_dump() if isinstance(value, Section) else value
+                inner = inner.setdefault(section, {})
+            inner[path[-1]] = value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
         return type(self)(**tree)

@@ -11,7 +11,7 @@ from dl_mqtt_clients.data.partition import partition
 from dl_mqtt_clients.data.replay import Replay, encode_readings
 from dl_mqtt_clients.data.sources import load_configured
 from dl_mqtt_clients.errors import DataError
-from dl_mqtt_clients.services.addresses import address, with_brokers
+from dl_mqtt_clients.services.from_settings import address, with_brokers
 from dl_mqtt_clients.services.loop import Service
 from dl_mqtt_clients.transport.base import Delivery, open_transport
 from dl_mqtt_clients.wire.topics import for_node

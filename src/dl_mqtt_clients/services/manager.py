@@ -18,8 +18,8 @@ from dl_mqtt_clients.aggregation.files import only_one
 from dl_mqtt_clients.aggregation.store import OpenRound, Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError
-from dl_mqtt_clients.services.addresses import address, training, with_brokers
 from dl_mqtt_clients.services.collecting import Collector
+from dl_mqtt_clients.services.from_settings import address, training, with_brokers
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Service
 from dl_mqtt_clients.services.publishing import Publisher

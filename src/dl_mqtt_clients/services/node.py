@@ -10,13 +10,12 @@ import numpy as np
 
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError, ModelError, TransferError
-from dl_mqtt_clients.services.addresses import address
 from dl_mqtt_clients.services.fetch import Blobs, Fetcher, blob_of
+from dl_mqtt_clients.services.from_settings import address, use_backend_of
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Service
 from dl_mqtt_clients.services.status import StatusBoard, new_instance
 from dl_mqtt_clients.services.stream import ReadingStream
-from dl_mqtt_clients.services.versions import use_backend_of
 from dl_mqtt_clients.transport.base import Delivery, Will
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Variable, decode, encode
 from dl_mqtt_clients.wire.topics import Role, Stage, Topics

@@ -16,7 +16,7 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import Batch
 from dl_mqtt_clients.data.window import Window
 from dl_mqtt_clients.errors import ModelError, TransferError
-from dl_mqtt_clients.services.addresses import with_brokers
+from dl_mqtt_clients.services.from_settings import with_brokers
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery

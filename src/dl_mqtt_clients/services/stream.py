@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import Batch, ReadingParser
-from dl_mqtt_clients.services.addresses import address
+from dl_mqtt_clients.services.from_settings import address
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.transport.base import Delivery, open_transport
 from dl_mqtt_clients.wire.messages import Readings

@@ -19,7 +19,7 @@ from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.window import Snapshot, Window
 from dl_mqtt_clients.errors import ModelError
-from dl_mqtt_clients.services.addresses import with_brokers
+from dl_mqtt_clients.services.from_settings import with_brokers
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.stream import ReadingStream

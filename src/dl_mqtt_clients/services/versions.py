@@ -14,7 +14,7 @@ from dl_mqtt_clients.aggregation.files import read_json, write_json
 from dl_mqtt_clients.aggregation.store import Stages, Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
-from dl_mqtt_clients.learning.backend import use_backend
+from dl_mqtt_clients.services.from_settings import use_backend_of
 from dl_mqtt_clients.wire.messages import Blob, Manifest, Metrics, Variable
 from dl_mqtt_clients.wire.weights import decode, encode, update_positions
 
@@ -205,11 +205,3 @@ class Versions:
 
 
 _NONE = "0" * 64
-
-
-def use_backend_of(settings: Settings) -> str:
-    """Choose Keras's backend as the settings say, before anything imports Keras."""
-    cache = settings.learning.compile_cache
-    return use_backend(
-        settings.learning.backend, gpu=settings.learning.gpu, compile_cache=Path(cache) if cache else None
-    )

@@ -1,10 +1,13 @@
 """From settings to what transports, rounds and fits take."""
 
+import os
+import sys
 from pathlib import Path
 
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.config.broker import BrokerSettings
 from dl_mqtt_clients.config.shared import TrainingSettings
+from dl_mqtt_clients.learning.backend import use_backend
 from dl_mqtt_clients.transport.base import Address
 from dl_mqtt_clients.wire.messages import EarlyStopping, ReduceOnPlateau, Training
 
@@ -49,6 +52,20 @@ def with_brokers(settings: Settings | None, broker: str | None, data_broker: str
     """Settings with other broker addresses, for short scripts."""
     changes = {"broker.url": broker, "data_broker.url": data_broker or broker}
     return (settings or Settings()).replace(**{k: v for k, v in changes.items() if v})
+
+
+def use_backend_of(settings: Settings) -> str:
+    """Choose Keras's backend before anything imports Keras: the settings, else KERAS_BACKEND, else the default.
+
+    A script that has imported Keras already keeps the backend it has, unless the settings name another one.
+    """
+    learning = settings.learning
+    name: str = learning.backend
+    if "backend" not in learning.model_fields_set:
+        loaded = sys.modules.get("keras")
+        name = loaded.backend.backend() if loaded else os.environ.get("KERAS_BACKEND", name)
+    cache = _path(learning.compile_cache)
+    return use_backend(name, gpu=learning.gpu, compile_cache=cache)
 
 
 def _path(text: str) -> Path | None:
