@@ -59,14 +59,18 @@ class Ring:
             x[here], labels[here] = self._x[slots], self._labels[slots]
         return x, labels
 
-    def mark_lost(self, first: int, end: int) -> int:
-        """Label as `LOST` what fails its check among first … end - 1; how many there are."""
-        lost = 0
+    def intact(self, first: int, end: int) -> npt.NDArray[np.bool_]:
+        """[end - first]: which of the readings pass their check."""
+        intact = np.empty(end - first, np.bool_)
         for here, slots in self._pieces(first, end - first):
-            good = self._checks[slots] == self._sums(self._x[slots], self._labels[slots], first + here.start)
-            self._labels[slots][~good] = LOST
-            lost += int((~good).sum())
-        return lost
+            sums = self._sums(self._x[slots], self._labels[slots], first + here.start)
+            intact[here] = self._checks[slots] == sums
+        return intact
+
+    def mark_lost(self, first: int, lost: npt.NDArray[np.bool_]) -> None:
+        """Label those of the readings from `first` on as `LOST`."""
+        for here, slots in self._pieces(first, len(lost)):
+            self._labels[slots][lost[here]] = LOST
 
     def _sums(self, x: Float32, labels: Int8, first: int) -> npt.NDArray[np.uint32]:
         """[n, features], [n] -> [n]: a check over content and index, so that an earlier lap's record fails too."""

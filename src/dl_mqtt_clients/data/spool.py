@@ -43,7 +43,11 @@ class Spool:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
-            self._map, self.ring = self._open()
+            try:
+                self._map, self.ring = self._open()
+            except BaseException:
+                os.close(self._lock)
+                raise
         except OSError as error:
             raise StateError(f"window: cannot use its spool {path}: {error.strerror}") from error
 
@@ -92,10 +96,12 @@ class Spool:
         if not 0 <= ring.total < 2**62:
             raise _UnusableError(f"expected a total ≥ 0. Received: {ring.total}")
         first = max(0, ring.total - capacity)
-        self.lost = ring.mark_lost(first, ring.total)
-        if self.lost and self.lost == ring.total - first:
+        lost = ~ring.intact(first, ring.total)
+        self.lost = int(lost.sum())
+        if self.lost and lost.all():
             raise _UnusableError(f"none of its {self.lost} readings passes its check")
         if self.lost:
+            ring.mark_lost(first, lost)
             _log.warning("window: spool %s: %d readings had not reached the disk", self.path, self.lost)
         return capacity, mapped, ring
 
