@@ -75,6 +75,11 @@ class Versions:
     def variables(self) -> tuple[Variable, ...]:
         return self.current.variables
 
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """Of the newest version, in the order of `variables`; not to be changed."""
+        return self._weights
+
     def published(self) -> list[Manifest]:
         return [m for m in (self.current, self.production) if m is not None]
 
