@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dl_mqtt_clients.data.dataset import Dataset, Splits
+from dl_mqtt_clients.data.dataset import Dataset, Splits, to_float32
 from dl_mqtt_clients.data.split import split_rows
 from dl_mqtt_clients.errors import DataError
 
@@ -17,7 +17,7 @@ _PARTS: Final = ("train", "validation", "test")
 def load_arrays(path: Path, *, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits:
     """Parts that the file has not are drawn from its training rows. DataError when it is not as above."""
     try:
-        with np.load(path, allow_pickle=False) as file:  # a pickle could run anything
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # a pickle could run anything
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise DataError(f"{path}: expected a .npz file of plain arrays. Received: {str(error)[:200]}") from error
@@ -47,7 +47,7 @@ def _dataset(path: Path, arrays: Mapping[str, Any], suffix: str) -> Dataset:
         raise DataError(f"{path}: y{suffix}: expected classes from -1 to 127. Received: {y.dtype}")
     features = arrays.get("features", np.array([f"f{index}" for index in range(x.shape[1])]))
     return Dataset(
-        x=x.astype(np.float32),
+        x=to_float32(x),
         y=y.astype(np.int8),
         features=tuple(features.astype(str)),
         groups=arrays.get(f"groups{suffix}"),

@@ -8,11 +8,10 @@ The seven features and their preparation are the authors' own; `groups` is the h
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import polars as pl
 
 from dl_mqtt_clients.data.columns import read_columns, text_array
-from dl_mqtt_clients.data.dataset import Dataset, Splits
+from dl_mqtt_clients.data.dataset import Dataset, Splits, to_float32
 
 FILES: Final = {
     "train": "labelled_training_data.csv",
@@ -53,7 +52,7 @@ def prepare(events: pl.DataFrame) -> pl.DataFrame:
 def to_dataset(prepared: pl.DataFrame, *, label: Label, name: str) -> Dataset:
     """Prepared events, with `hostName` and the label's column, as arrays."""
     return Dataset(
-        x=np.ascontiguousarray(prepared.select(FEATURES).to_numpy(), np.float32),
+        x=to_float32(prepared.select(FEATURES).to_numpy()),
         y=prepared[label].cast(pl.Int8).to_numpy().copy(),
         features=FEATURES,
         groups=text_array(prepared[GROUP]),

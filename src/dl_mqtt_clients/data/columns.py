@@ -44,7 +44,7 @@ def require(path: Path, present: Collection[str], wanted: Iterable[str]) -> None
 
 def read_columns(path: Path, types: Types, names: Sequence[str] | None = None) -> pl.DataFrame:
     """Only the columns of `types`, streamed. DataError names the first value that is missing or of another type."""
-    require(path, read_types(path, names) if names is None else names, types)
+    require(path, read_types(path, names), types)
     try:
         frame = _typed(path, types, names).collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -10,6 +10,12 @@ import numpy.typing as npt
 from dl_mqtt_clients.errors import DataError
 
 
+def to_float32(x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Contiguous; too large numbers become infinite, which `Dataset` refuses with their column."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(x, np.float32)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Rows with a label each. DataError when the arrays do not fit together or a value is not finite."""

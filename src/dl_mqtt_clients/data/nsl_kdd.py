@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dl_mqtt_clients.data.columns import read_columns, text_array
-from dl_mqtt_clients.data.dataset import Dataset, Splits
+from dl_mqtt_clients.data.dataset import Dataset, Splits, to_float32
 from dl_mqtt_clients.data.split import split_rows
 from dl_mqtt_clients.errors import DataError
 
@@ -57,7 +57,7 @@ def _to_dataset(rows: pl.DataFrame, values: dict[str, list[str]], name: str) -> 
     blocks += [_one_hot(rows[column], values[column]) for column in CATEGORIES]
     names = [f"{column}={value}" for column in CATEGORIES for value in (*values[column], _OTHER)]
     return Dataset(
-        x=np.concatenate(blocks, axis=1).astype(np.float32),
+        x=to_float32(np.concatenate(blocks, axis=1)),
         y=(rows["label"] != "normal").cast(pl.Int8).to_numpy().copy(),
         features=(*NUMBERS, *names),
         groups=text_array(rows["service"]),

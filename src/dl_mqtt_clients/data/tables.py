@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dl_mqtt_clients.data.columns import PARQUET, TEXT, read_columns, read_texts, read_types, require, text_array
-from dl_mqtt_clients.data.dataset import Dataset, Splits
+from dl_mqtt_clients.data.dataset import Dataset, Splits, to_float32
 from dl_mqtt_clients.data.split import split_rows
 from dl_mqtt_clients.errors import DataError
 
@@ -110,7 +110,7 @@ def _read(path: Path, features: Sequence[str], label: str, group: str) -> _Table
     texts = read_texts(path, extras) if extras else pl.DataFrame()
     return _Table(
         path=path,
-        x=np.ascontiguousarray(x, np.float32),
+        x=to_float32(x),
         labels=text_array(texts[label]) if label else np.full(len(x), "", object),
         groups=text_array(texts[group]) if group else None,
     )
