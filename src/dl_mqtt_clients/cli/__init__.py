@@ -1,1 +1,1 @@
-
+"""The command `fedlearn`: a thin layer over the library, which is usable alone."""

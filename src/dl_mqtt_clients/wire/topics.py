@@ -2,7 +2,7 @@
 
 Federation broker, below `fedlearn/1/<federation>/`:
 
-    manager/status   round   model/<stage>   blob/<sha256>/<k>   history   command
+    manager/status   round   model/<stage>   blob/<sha256>/<k>   history   command   answer/<operator>
     node/<id>/<role>/status      node/<id>/<role>/statistics
     node/<id>/trainer/offer      node/<id>/trainer/reply      node/<id>/trainer/update/<sha256>/<k>
     node/<id>/predictor/anomaly
@@ -74,6 +74,10 @@ class Topics:
     @property
     def command(self) -> str:
         return f"{self.root}/command"
+
+    def answer(self, operator: str) -> str:
+        """Where who sent a command wants to hear the answer."""
+        return f"{self.root}/answer/{operator}"
 
     def model(self, stage: str) -> str:
         return f"{self.root}/model/{stage}"
