@@ -301,6 +301,31 @@ def test_kill_9_at_any_moment_leaves_whole_readings(path):
             newest = window.total
 
 
+class KilledError(Exception):
+    pass
+
+
+class KilledHere:
+    def __len__(self):
+        return 100 + CHUNK
+
+    def __setitem__(self, _slots, _values):
+        raise KilledError
+
+
+@pytest.mark.parametrize("column", ["_x", "_labels", "_checks"])
+@pytest.mark.parametrize("already", [50, 5000])
+def test_killed_between_any_two_stores_nothing_that_counted_is_touched(path, column, already):
+    window = make(path, holdout=0.0)
+    fill(window, already)
+    setattr(window._ring, column, KilledHere())
+    with pytest.raises(KilledError):
+        window.append(*rows(already, CHUNK))
+    window.close()  # only releases the lock: the map is what the file holds
+    with make(path, holdout=0.0) as window:
+        assert indices(window.snapshot()) == list(range(max(0, already - 100), already))
+
+
 def test_snapshots_beside_a_writer_are_always_whole(spool):
     with make(spool, 1000, holdout=0.0) as window:
         done = threading.Event()
