@@ -29,7 +29,7 @@ def check(*, config: options.Config = None, sets: options.Set = None, json: opti
     Example: fedlearn config check --config federated_learning.yaml
     """
     try:
-        options.settings(config, sets, {})
+        options.settings(config, sets)
     except ConfigurationError as error:
         if not json:
             raise
@@ -48,7 +48,7 @@ def show(*, config: options.Config = None, sets: options.Set = None, json: optio
 
     Example: fedlearn config show --set training.epochs=3
     """
-    settings = options.settings(config, sets, {})
+    settings = options.settings(config, sets)
     if json:
         print_json(_tree(settings))
         return

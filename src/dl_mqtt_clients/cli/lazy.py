@@ -69,7 +69,7 @@ class LazyGroup(TyperGroup):
         self._listing = False
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        self.commands = dict.fromkeys(self.table)  # type: ignore[arg-type] # names to suggest for a misspelt one
+        self.commands = dict.fromkeys(self.table)  # type: ignore[assignment]  # only the names: to suggest one for a misspelt one
         return super().resolve_command(ctx, args)
 
 

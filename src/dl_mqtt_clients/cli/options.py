@@ -3,7 +3,7 @@
 An option such as `--broker` stands for one field; `--set` reaches every field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -59,26 +59,24 @@ Source = Annotated[
 Data = Annotated[str | None, typer.Option("--data", metavar="PATH", help="File or folder of the data set (data.path).")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0.1, max=3600.0, metavar="SECONDS", help="Longest wait.")]
 
-FLAGS: Final = {
-    "broker.url": "--broker",
-    "data_broker.url": "--data-broker",
-    "federation.name": "--federation",
-    "node.id": "--node",
-    "node.state_dir": "--state",
-    "artifacts.dir": "--artifacts",
-    "learning.backend": "--backend",
-    "log.level": "--log-level",
-    "log.format": "--log-format",
-    "data.source": "--source",
-    "data.path": "--data",
-    "rounds.count": "--rounds",
-    "generator.rate": "--rate",
-    "generator.nodes": "--nodes",
-    "generator.duration_s": "--duration",
-    "generator.part": "--part",
+FIELDS: Final = {  # what each option stands for; `_` is written `-`
+    "broker": "broker.url",
+    "data_broker": "data_broker.url",
+    "federation": "federation.name",
+    "node": "node.id",
+    "state": "node.state_dir",
+    "artifacts": "artifacts.dir",
+    "backend": "learning.backend",
+    "log_level": "log.level",
+    "log_format": "log.format",
+    "source": "data.source",
+    "data": "data.path",
+    "rounds": "rounds.count",
+    "rate": "generator.rate",
+    "nodes": "generator.nodes",
+    "duration": "generator.duration_s",
+    "part": "generator.part",
 }
-
-Changes = Mapping[str, object | None]
 
 
 def config_file(given: Path | None) -> Path | None:
@@ -86,25 +84,25 @@ def config_file(given: Path | None) -> Path | None:
     return given or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
 
 
-def overrides(sets: list[str] | None, changes: Changes) -> list[str]:
-    """`section.field=value` of all options; a special option wins over `--set`."""
-    return [*(sets or ()), *(f"{field}={value}" for field, value in changes.items() if value is not None)]
+def settings(config: Path | None, sets: list[str] | None, **given: object) -> "Settings":
+    """The settings of file, environment and options, `given` by the names of FIELDS; an option wins over `--set`.
 
-
-def settings(config: Path | None, sets: list[str] | None, changes: Changes) -> "Settings":
-    """The settings of file, environment and options. ConfigurationError lists all mistakes."""
+    ConfigurationError lists all mistakes.
+    """
     from dl_mqtt_clients.config import load_settings  # noqa: PLC0415 - pydantic takes its time
 
+    short = {name: value for name, value in given.items() if value is not None}
+    overrides = [*(sets or ()), *(f"{FIELDS[name]}={value}" for name, value in short.items())]
     try:
-        return load_settings(config_file(config), overrides=overrides(sets, changes))
+        return load_settings(config_file(config), overrides=overrides)
     except ConfigurationError as error:
-        given = [field for field, value in changes.items() if value is not None]
-        raise ConfigurationError([_by_flag(mistake, given) for mistake in error.mistakes]) from error
+        raise ConfigurationError([_by_flag(mistake, short) for mistake in error.mistakes]) from error
 
 
-def _by_flag(mistake: str, given: list[str]) -> str:
+def _by_flag(mistake: str, names: Iterable[str]) -> str:
     """Name the option that was really written: `(--broker)` for `(--set broker.url)`."""
-    for field in given:
-        if mistake.endswith(f"(--set {field})"):
-            return mistake.removesuffix(f"(--set {field})") + f"({FLAGS[field]})"
+    for name in names:
+        written = f"(--set {FIELDS[name]})"
+        if mistake.endswith(written):
+            return mistake.removesuffix(written) + f"(--{name.replace('_', '-')})"
     return mistake

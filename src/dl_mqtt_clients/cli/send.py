@@ -37,7 +37,7 @@ def send(
 
     Example: fedlearn send pause
     """
-    settings = options.settings(config, sets, {"broker.url": broker, "federation.name": federation})
+    settings = options.settings(config, sets, broker=broker, federation=federation)
     answer = _ask(settings, word, timeout_s=timeout)
     if json:
         print_json({"command": word.value, "ok": answer.ok, "message": answer.message})

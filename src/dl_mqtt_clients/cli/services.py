@@ -1,6 +1,7 @@
 """`fedlearn manager | train | predict | generate`: one service in this process, until it is done or told to stop."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,11 +45,10 @@ def manager(
     Example: fedlearn manager --rounds 20 --broker mqtt://localhost:1883
     """
     stopper = Stopper()
-    changes = {
-        "rounds.count": rounds, "broker.url": broker, "federation.name": federation, "node.state_dir": state,
-        "artifacts.dir": artifacts, "learning.backend": backend, "log.level": log_level, "log.format": log_format,
-    }  # fmt: skip
-    settings = _prepare(config, sets, changes)
+    settings = _prepare(
+        config, sets, rounds=rounds, broker=broker, federation=federation, state=state, artifacts=artifacts,
+        backend=backend, log_level=log_level, log_format=log_format,
+    )  # fmt: skip
     from collections import deque  # noqa: PLC0415
 
     from dl_mqtt_clients.services.manager import Manager  # noqa: PLC0415 - takes its time
@@ -83,8 +83,9 @@ def train(
     """
     stopper = Stopper()
     settings = _prepare(
-        config, sets, _node_changes(node, broker, data_broker, federation, state, backend, log_level, log_format)
-    )
+        config, sets, node=node, broker=broker, data_broker=data_broker, federation=federation, state=state,
+        backend=backend, log_level=log_level, log_format=log_format,
+    )  # fmt: skip
     from dl_mqtt_clients.services.trainer import Trainer  # noqa: PLC0415 - takes its time
 
     _run_node(stopper, Trainer(settings=settings), json=json)
@@ -112,8 +113,9 @@ def predict(
     """
     stopper = Stopper()
     settings = _prepare(
-        config, sets, _node_changes(node, broker, data_broker, federation, state, backend, log_level, log_format)
-    )
+        config, sets, node=node, broker=broker, data_broker=data_broker, federation=federation, state=state,
+        backend=backend, log_level=log_level, log_format=log_format,
+    )  # fmt: skip
     from dl_mqtt_clients.services.predictor import Predictor  # noqa: PLC0415 - takes its time
 
     _run_node(stopper, Predictor(settings=settings), json=json)
@@ -153,12 +155,10 @@ def generate(
     Example: fedlearn generate --nodes a,b,c --rate 500 --source synthetic
     """
     stopper = Stopper()
-    changes = {
-        "generator.nodes": nodes, "node.id": node, "generator.rate": rate, "generator.duration_s": duration,
-        "generator.part": part, "data.source": source, "data.path": data, "data_broker.url": broker,
-        "log.level": log_level, "log.format": log_format,
-    }  # fmt: skip
-    settings = _prepare(config, sets, changes)
+    settings = _prepare(
+        config, sets, nodes=nodes, node=node, rate=rate, duration=duration, part=part, source=source, data=data,
+        data_broker=broker, log_level=log_level, log_format=log_format,
+    )  # fmt: skip
     from dl_mqtt_clients.services.generator import Generator  # noqa: PLC0415 - takes its time
 
     service = Generator(settings=settings)
@@ -167,28 +167,12 @@ def generate(
         print_json({"nodes": service.nodes, "sent": service.sent, "lost": service.lost})
 
 
-def _prepare(config: Any, sets: list[str] | None, changes: options.Changes) -> "Settings":
-    settings = options.settings(config, sets, changes)
+def _prepare(config: Path | None, sets: list[str] | None, **given: object) -> "Settings":
+    settings = options.settings(config, sets, **given)
     from dl_mqtt_clients.cli.logs import set_up_logs  # noqa: PLC0415 - costs `--help` otherwise
 
     set_up_logs(settings.log)
     return settings
-
-
-def _node_changes(
-    node: str | None,
-    broker: str | None,
-    data_broker: str | None,
-    federation: str | None,
-    state: str | None,
-    backend: str | None,
-    log_level: str | None,
-    log_format: str | None,
-) -> options.Changes:
-    return {
-        "node.id": node, "broker.url": broker, "data_broker.url": data_broker, "federation.name": federation,
-        "node.state_dir": state, "learning.backend": backend, "log.level": log_level, "log.format": log_format,
-    }  # fmt: skip
 
 
 def _run_node(stopper: Stopper, service: "NodeService", *, json: bool) -> None:

@@ -47,7 +47,7 @@ def status(
 
     Example: fedlearn status --broker mqtt://manager.local:1883
     """
-    settings = options.settings(config, sets, {"broker.url": broker, "federation.name": federation})
+    settings = options.settings(config, sets, broker=broker, federation=federation)
     seen = _look(settings, timeout_s=timeout)
     if json:
         _print_json(settings, seen)
