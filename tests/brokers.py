@@ -56,6 +56,7 @@ class Mosquitto:
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         lines = [f"listener {self.port} 127.0.0.1"] if listener else []
         lines += ["allow_anonymous true"] if anonymous else []
+        lines += ["user root"] if os.geteuid() == 0 else []  # else it could not read the test's folder
         self._conf = "\n".join([*lines, conf.replace("{port}", str(self.port)), ""])
         self._process: subprocess.Popen[bytes] | None = None
 

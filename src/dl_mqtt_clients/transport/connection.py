@@ -140,6 +140,8 @@ class Connection:
             selector.register(wake_in, selectors.EVENT_READ)
             while not self._reason:
                 self._write(selector, sock)
+                if self._reason:
+                    return
                 if self._close_at is not None and self._say_goodbye():
                     return
                 if not self.ready and time.monotonic() > accept_until:

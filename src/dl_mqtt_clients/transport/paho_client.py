@@ -108,6 +108,7 @@ class PahoClient(Client):
         self._address = address
         self._handlers = handlers
         self._packets = Packets()
+        self._tls: ssl.SSLContext | None = None
         self.fast = fast and all(hasattr(self, name) for name in _INTERNALS)
         self.max_inflight_messages = 0  # the connection paces: paho knows nothing of the broker's Receive Maximum
         self.connect_timeout = CONNECT_WITHIN_S
@@ -249,7 +250,8 @@ class PahoClient(Client):
     ) -> None:
         by_broker = flags.is_disconnect_packet_from_server
         who = "disconnected by the broker" if by_broker else "connection lost"
-        self._handlers.ended(f"{who}: {reason}".lower())
+        why = "" if str(reason) == "Unspecified error" else f": {reason}"
+        self._handlers.ended(f"{who}{why}".lower())
 
     def _suback(
         self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
@@ -282,13 +284,28 @@ class PahoClient(Client):
     def open(self) -> None:
         """TCP, TLS and CONNECT; the answer comes with `loop_read`. OSError or TransportError when it fails."""
         address = self._address
-        context = client_context(address)
-        if context is not None:
-            self.tls_set_context(context)
+        self._tls = client_context(address)
+        if self._tls is not None:
+            self.tls_set_context(self._tls)
         try:
             self.connect(address.host, address.port, address.keepalive_s, clean_start=True)
+        except OSError:  # before the next: a certificate error is both
+            raise
         except ValueError as error:  # a host name or credentials that cannot be encoded
             raise TransportError(str(error)) from error
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        """As paho does it, but a failed handshake leaves no open socket."""
+        if self._tls is None:
+            raise TransportError("mqtts: expected a TLS context")
+        tcp_sock.settimeout(CONNECT_WITHIN_S)
+        wrapped = self._tls.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
+        try:
+            wrapped.do_handshake()
+        except OSError:
+            wrapped.close()
+            raise
+        return wrapped
 
     def send(self, message: Message) -> int | None:
         """Queue a PUBLISH: its packet id, None when the connection is gone."""
