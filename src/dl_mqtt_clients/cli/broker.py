@@ -15,9 +15,12 @@ from dl_mqtt_clients.errors import TransportError
 def broker(
     *,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; 0.0.0.0: every network of this machine.")
+        str,
+        typer.Option("--host", metavar="HOST", help="Address to listen on; 0.0.0.0: every network of this machine."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: a free one.")] = 1883,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="Port to listen on; 0: a free one.")
+    ] = 1883,
     json: options.Json = False,
 ) -> None:
     """Run an MQTT broker for this machine.

@@ -52,7 +52,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
     if command.epilog:
         yield f"```sh\n{command.epilog.removeprefix(EXAMPLE).strip()}\n```\n"
     yield "| option | meaning | default |\n|---|---|---|"
-    yield from (f"| `{_name(p)}` | {_cell(p.help)} | {_default(p)} |" for p in [*arguments, *options])
+    yield from (f"| `{_name(p)}` | {_meaning(p)} | {_default(p)} |" for p in [*arguments, *options])
     yield ""
 
 
@@ -60,7 +60,7 @@ def _name(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name).upper().replace("|", r"\|")
     names = ", ".join([*parameter.opts, *parameter.secondary_opts])
-    return names if parameter.is_flag else f"{names} {parameter.metavar or parameter.type.name.upper()}"
+    return names if parameter.is_flag else f"{names} {parameter.metavar or parameter.name.upper()}"
 
 
 def _default(parameter: Any) -> str:
@@ -70,8 +70,9 @@ def _default(parameter: Any) -> str:
     return "" if value is None or value is False else f"`{value}`"
 
 
-def _cell(text: str | None) -> str:
-    return (text or "").replace("|", r"\|")
+def _meaning(parameter: Any) -> str:
+    variable = f" Also by the environment variable `{parameter.envvar}`." if parameter.envvar else ""
+    return (parameter.help or "").replace("|", r"\|") + variable
 
 
 if __name__ == "__main__":
