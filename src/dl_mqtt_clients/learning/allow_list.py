@@ -121,7 +121,9 @@ def _check_object(item: dict[str, Any], where: str, custom_modules: Collection[s
     registered = item.get("registered_name", kind)
     if not isinstance(kind, str) or not isinstance(module, str) or not isinstance(registered, (str, type(None))):
         raise ModelError(f"{where}: expected text as module, class_name and registered_name. Received: another")
-    if _check_registered(registered or "", where, custom_modules):
+    # Keras looks classes up by their registered name, functions by their configuration.
+    name = item.get("config") if kind == "function" else registered
+    if isinstance(name, str) and _check_registered(name, where, custom_modules):
         return
     allowed = _is_function(module, item.get("config")) if kind == "function" else _is_class(module, kind)
     if not allowed:

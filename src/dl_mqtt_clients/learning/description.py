@@ -46,8 +46,9 @@ def describe(core: keras.Model, *, task: Task, features: Sequence[str], custom_m
             parts = {
                 "core": keras.saving.serialize_keras_object(core),
                 "optimizer": keras.saving.serialize_keras_object(core.optimizer),
-                "loss": keras.saving.serialize_keras_object(core.loss),
+                "loss": keras.saving.serialize_keras_object(keras.losses.get(core.loss)),
             }
+            parts["optimizer"]["config"].pop("name", None)  # counts optimizers made in this process
     except Exception as error:
         raise ModelError(f"core: Keras cannot write its configuration: {str(error)[:500]}") from error
     fields = {"format": FORMAT, "task": task, "features": list(features), **_stripped(parts)}
@@ -185,4 +186,6 @@ def _row_values(operation: Any) -> int:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    raise ModelError(f"core: Keras cannot rebuild it: {type(error).__name__}: {str(error)[:500]}") from error
+    # Keras repeats the whole configuration at each level; the cause comes last.
+    cause = str(error).rpartition("Exception encountered: ")[2]
+    raise ModelError(f"core: Keras cannot rebuild it: {type(error).__name__}: {cause[:500]}") from error

@@ -25,7 +25,9 @@ class Exporter:
     """Builds the exported model once; only the constants in its layers change from version to version."""
 
     def __init__(self, core: keras.Model, *, task: Task) -> None:
-        self._core, self._task = core, task
+        self._task, self._loss = task, core.loss
+        # The same layers without compile settings: those would be saved as well, and a fresh optimizer does not load.
+        self._layers = keras.Model(core.inputs[0], core.outputs[0], name=core.name)
         self._model: dict[bool, keras.Model] = {}
 
     def save(self, path: Path, *, scaler: ScalerValues, threshold: float | None) -> None:
@@ -63,7 +65,7 @@ class Exporter:
         # Two Rescalings do the very arithmetic of `Scaling`; Normalization would clip spreads below 1e-7.
         shift = keras.layers.Rescaling(1.0, offset=[0.0] * features, dtype="float32", name="scaler_offset")
         stretch = keras.layers.Rescaling([1.0] * features, dtype="float32", name="scaler_scale")
-        reading, outputs = compose(self._core, lambda x: stretch(shift(x)), task=self._task)
+        reading, outputs = compose(self._layers, lambda x: stretch(shift(x)), task=self._task, loss=self._loss)
         if judged:
             margin = keras.layers.Rescaling(1.0, offset=0.0, dtype="float32", name="margin")
             outputs["verdict"] = keras.ops.greater(margin(outputs["score"]), 0.0)

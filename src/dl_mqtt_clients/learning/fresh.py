@@ -15,6 +15,8 @@ class FreshOptimizer:
 
     def __init__(self, core: keras.Model) -> None:
         self._optimizer = core.optimizer
+        if self._optimizer.built:
+            raise ModelError("optimizer: expected one that has not been used. Received: one with a state of its own")
         self._trainable = list(core.trainable_variables)
         held = [_numpy(v) for v in self._trainable]
         # Weights that nothing else equals, to see which of the optimizer's variables begin as copies of them.

@@ -61,7 +61,7 @@ def variables_of(model: keras.Model) -> tuple[Variable, ...]:
 def summary_of(model: keras.Model) -> str:
     """Keras's table of layers, output shapes and parameters."""
     lines: list[str] = []
-    model.summary(print_fn=lambda text, line_break=False: lines.append(text), line_length=88)  # noqa: ARG005
+    model.summary(print_fn=lambda text, line_break=False: lines.append(text), line_length=78)  # noqa: ARG005
     return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines())
 
 

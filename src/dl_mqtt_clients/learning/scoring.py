@@ -17,23 +17,23 @@ BATCH_SIZES: Final = (1, 4, 16, 64, 256, 1024, 4096)
 _MAX_VALUES: Final = 2**22  # a padded batch of wide readings stays under 16 MB
 
 
-def score_of(core: keras.Model, scaled: Any, output: Any, *, task: Task) -> Any:
+def score_of(scaled: Any, output: Any, *, task: Task, loss: Any) -> Any:
     """Anomaly: mean squared error in scaled space, a row. Supervised: the one output, or 1 - p(class 0). [batch]."""
-    flat = keras.ops.reshape(output, (-1, _width(core.outputs[0])))
+    flat = keras.ops.reshape(output, (-1, _width(output)))
     if task == "anomaly":
         return keras.ops.mean(keras.ops.square(flat - scaled), axis=-1)
-    if getattr(core.loss, "from_logits", False):
+    if getattr(loss, "from_logits", False):
         flat = keras.ops.sigmoid(flat) if flat.shape[-1] == 1 else keras.ops.softmax(flat)
     return flat[:, 0] if flat.shape[-1] == 1 else 1.0 - flat[:, 0]
 
 
-def compose(core: keras.Model, scaler: Callable[[Any], Any], *, task: Task) -> tuple[Any, dict[str, Any]]:
+def compose(core: keras.Model, scaler: Callable[[Any], Any], *, task: Task, loss: Any) -> tuple[Any, dict[str, Any]]:
     """Symbolic input [batch, features] of raw readings, and the outputs `output` and `score` for it."""
     raw = keras.Input((_width(core.inputs[0]),), name="reading", dtype="float32")
     scaled = scaler(raw)
     shape = core.inputs[0].shape[1:]
     output = core(keras.layers.Reshape(shape)(scaled) if len(shape) != 1 else scaled)
-    return raw, {"output": output, "score": score_of(core, scaled, output, task=task)}
+    return raw, {"output": output, "score": score_of(scaled, output, task=task, loss=loss)}
 
 
 class Scorer:

@@ -133,3 +133,8 @@ def _seed(core: keras.Model, seed: int) -> None:
         if tuple(state.shape) != (2,):
             raise ModelError(f"core: expected a seed of shape (2,) at {state.path}. Received: {state.shape}")
         state.assign(np.array([child.generate_state(1)[0] >> 1, 0], dtype=state.dtype))
+    if keras.backend.backend() == "torch":
+        import torch  # noqa: PLC0415
+
+        # Keras's Dropout without a seed of its own draws from PyTorch's global generator, not from its state.
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))

@@ -24,7 +24,7 @@ def targets(model: "FederatedModel", inputs: Array, y: Array | None) -> Array:
     if y is None:
         raise ModelError("labels: expected one a reading for task supervised. Received: none")
     if _is_sparse(model.core.loss):
-        return _classes(y.reshape(len(y)), shape[-1])
+        return _classes(y.ravel() if y.size == len(y) else y, shape[-1])
     if y.ndim == 1 and shape[-1] > 1:
         return np.eye(shape[-1], dtype=np.float32)[_classes(y, shape[-1])]
     try:
@@ -41,7 +41,7 @@ def _is_sparse(loss: Any) -> bool:
 def _classes(y: Array, k: int) -> NDArray[np.int32]:
     try:
         classes = y.astype(np.int32)
-        fits = bool(((classes == y) & (classes >= 0) & (classes < k)).all())
+        fits = y.ndim == 1 and bool(((classes == y) & (classes >= 0) & (classes < k)).all())
     except (ValueError, TypeError):
         fits = False
     if not fits:
