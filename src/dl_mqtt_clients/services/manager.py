@@ -82,6 +82,7 @@ class Manager(Service):
         self._accepted = 0
         self._refused: Counter[str] = Counter()
         self._roster = Roster(self.settings.federation.nodes)
+        self._measuring: set[str] = set()  # predictors whose streams have labels
         self._rounds = self.settings.rounds
         self._training = training(self.settings.training)
         self._topics = Topics(self.settings.federation.name)
@@ -108,7 +109,7 @@ class Manager(Service):
         self._link = Link(
             self.loop,
             address(self.settings.broker),
-            client_id=f"{self.settings.federation.name}/manager",
+            client_id=f"{self.settings.federation.name}:manager",
             will=Will(topics.manager_status, encode(ManagerStatus(state="lost", instance=self._instance))),
             on_message=self._receive,
             on_connected=self._connected,
@@ -132,7 +133,14 @@ class Manager(Service):
             self._exit.close()
 
     def _done(self) -> bool:
-        return self._is_finished and not self.versions.unpromoted
+        return self._is_finished and not self.versions.unpromoted and not self._awaits_measurements
+
+    @property
+    def _awaits_measurements(self) -> bool:
+        """Whether predictors that measured earlier versions may still tell what they find of the last one."""
+        expected = len(self._measuring & self._roster.live_nodes())
+        complete = self._evaluation.nodes("predictor") >= expected
+        return self.loop.pending("late statistics") or (not complete and self.loop.pending("measured"))
 
     @property
     def _is_finished(self) -> bool:
@@ -215,6 +223,8 @@ class Manager(Service):
             self._evaluation.add(topic.node, topic.role, statistics)
         except ValueError as error:
             raise MessageError(str(error)) from error
+        if topic.role == "predictor":
+            self._measuring.add(topic.node)
         if not self.versions.unpromoted:
             self.loop.at("late statistics", 0.3, self._promote)
         elif self._evaluation.nodes("trainer") >= max(len(self._roster.live_trainers()), 1):
@@ -336,6 +346,8 @@ class Manager(Service):
     def _promote(self) -> None:
         """Publish the newest version for production, with the threshold its nodes' statistics give."""
         self.loop.cancel("promote")
+        if self.versions.unpromoted:
+            self.loop.at("measured", self._rounds.statistics_deadline_s, lambda: None)
         threshold = self.settings.threshold.value
         if threshold is None:
             threshold = self._evaluation.threshold(self.settings.threshold.quantile)

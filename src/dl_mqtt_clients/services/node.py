@@ -51,7 +51,7 @@ class Node(Service):
         self.link = Link(
             self.loop,
             address(settings.broker),
-            client_id=f"{self.node_id}/{self.role}",
+            client_id=f"{self.node_id}:{self.role}",
             will=Will(topic, encode(NodeStatus(state="lost", instance=self._instance))),
             on_message=self._receive,
             on_connected=self._connected,

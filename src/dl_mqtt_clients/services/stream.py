@@ -34,7 +34,7 @@ class ReadingStream:
         self._rate_count = 0
         self._rate = 0.0
         self.problem = ""  # why the data broker cannot be reached
-        self.transport = open_transport(address(settings.data_broker), client_id=f"{settings.node_id}/{role}/data")
+        self.transport = open_transport(address(settings.data_broker), client_id=f"{settings.node_id}:{role}:data")
 
     def start(self) -> None:
         self.transport.subscribe(self._topic, qos=self._settings.qos)

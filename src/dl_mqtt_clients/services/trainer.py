@@ -137,7 +137,10 @@ class Trainer(Node):
 
     def _consider(self) -> None:
         """Begin a fit when all that is needed is there."""
-        if self._fitting or self._outbox.offer is not None or self._why_not():
+        if self._fitting or self._outbox.offer is not None:
+            return
+        self._evaluate()  # at once: the manager waits for it to put the version into production
+        if self._why_not():
             return
         self._fitting = True
         try:
@@ -183,7 +186,6 @@ class Trainer(Node):
             return
         self.state, self._progress = "fitting", 0.0
         self.status.changed()
-        self._evaluate(manifest, base)
         snapshot = self._window.snapshot(announced.training.window)
         seed = fit_seed(announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id)
         x, y = _usable(snapshot, manifest.task)
@@ -228,12 +230,15 @@ class Trainer(Node):
         log.warning("round %d: %s", announced.round, reason)
         self.status.changed(now=True)
 
-    def _evaluate(self, manifest: Manifest, weights: Sequence[np.ndarray]) -> None:
+    def _evaluate(self) -> None:
         """Score the held-out readings with exactly this version, once, and send the sums."""
-        heldout = None if self._window is None else self._window.heldout(HELDOUT)
-        if self.model is None or heldout is None or not len(heldout) or self._evaluated == manifest.version:
+        manifest = self.manifest
+        if manifest is None or self.model is None or self._evaluated == manifest.version:
             return
-        self.model.set_weights(weights)
+        heldout = None if self._window is None else self._window.heldout(HELDOUT)
+        if heldout is None or not len(heldout):
+            return
+        self.model.set_weights(self._weights)
         scores, labels = self.model.scores(heldout.x), heldout.labels
         normal = scores[labels <= 0]
         statistics = Statistics(
