@@ -1,0 +1,84 @@
+"""The demonstration's own learning: the base model before, the comparison after. Imports Keras when called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dl_mqtt_clients.aggregation.store import Store
+from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.dashboard.comparison import Measured, measure, train_centrally
+from dl_mqtt_clients.data.dataset import Dataset, Splits
+from dl_mqtt_clients.data.sources import load_configured
+from dl_mqtt_clients.services.from_settings import training
+from dl_mqtt_clients.services.base_model import make_base_model, save_base_model, training_rows
+from dl_mqtt_clients.wire.messages import RoundReport
+from dl_mqtt_clients.wire.weights import decode
+
+if TYPE_CHECKING:
+    from dl_mqtt_clients.learning.model import FederatedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Data, and the model that all begin with, which has not learnt anything."""
+
+    splits: Splits
+    model: "FederatedModel"
+    weights: Sequence[np.ndarray]
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the rounds came to."""
+
+    rounds: tuple[RoundReport, ...]  # every attempt, oldest first
+    threshold: float | None
+    models: tuple[Measured, ...]  # base, federated, central
+    by_version: tuple[Measured, ...]  # the federated model after each round
+    test: Dataset
+
+
+def prepare(settings: Settings) -> Base:
+    """Read the data, build and save the base model, and see what it is worth."""
+    splits = load_configured(settings.data)
+    made = make_base_model(settings, splits)
+    save_base_model(settings, made)
+    weights = made.model.get_weights()
+    return Base(splits, made.model, weights, measure("base model", made.model, weights, splits.test))
+
+
+def compare(base: Base, settings: Settings) -> Outcome | None:
+    """The federation's versions and a central model beside each other; None when no round was merged."""
+    store = Store(Path(settings.node.state_dir) / "manager")
+    reports = tuple(store.history(settings.rounds.history))
+    merged = [report for report in reports if report.outcome == "merged"]
+    if not merged:
+        return None
+    test = base.splits.test
+    versions = [
+        measure(f"version {manifest.number}", base.model, decode(store.blob(manifest.blobs["weights"].sha256), manifest.variables), test)
+        for manifest in store.versions()
+        if manifest.number
+    ]
+    central = train_centrally(
+        base.model, base.weights, training_rows(settings, base.splits.train), rounds=merged, training=training(settings.training), seed=0
+    )
+    production = store.stages.production
+    return Outcome(
+        rounds=reports,
+        threshold=production.threshold if production else None,
+        models=(base.measured, _renamed(versions[-1], "federated"), measure("trained centrally", base.model, central, test)),
+        by_version=tuple(versions),
+        test=test,
+    )
+
+
+def _renamed(measured: Measured, name: str) -> Measured:
+    return Measured(
+        name=name, auroc=measured.auroc, average_precision=measured.average_precision,
+        loss=measured.loss, scores=measured.scores,
+    )  # fmt: skip
