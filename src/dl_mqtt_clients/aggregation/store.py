@@ -65,8 +65,11 @@ class Store:
         self.stages = _load(folder / "stages.json", Stages) or Stages()
         self._history_file = folder / "history.jsonl"
 
-    def fresh(self) -> None:
-        """Begin a new generation: what was published before is kept on disk, and followed no more.
+    def fresh(self, *, at_least: int = 1) -> None:
+        """Begin a new generation, numbered `at_least` so; earlier versions stay on disk and are followed no more.
+
+        The manager passes the time in seconds: nodes ignore lower generations, and a manager whose disk was lost
+        must be heard against what a broker still retains of the former one.
 
         A crash half-way leaves a store without published versions, for which a manager begins afresh again.
         """
@@ -75,7 +78,7 @@ class Store:
         self.drop_spools()
         if self._history_file.exists():
             self._history_file.replace(self.folder / f"history-{self.generation}.jsonl")
-        self.generation += 1
+        self.generation = max(self.generation + 1, at_least)
         write_atomically(self.folder / "generation.json", msgspec.json.encode(Generation(generation=self.generation)))
 
     # ---- blobs and versions ----

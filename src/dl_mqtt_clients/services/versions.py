@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,7 +162,7 @@ class Versions:
             raise ConfigurationError(
                 [f"model: expected a base model in {folder} (make it with: fedlearn model build). Received: none"]
             )
-        self._store.fresh()
+        self._store.fresh(at_least=int(time.time()))
         self._model, self._weights = given, given.get_weights()
         architecture = self._store.put_blob(given.architecture)
         scaler = encode([w for w, v in zip(self._weights, given.variables, strict=True) if v.role == "scaler"])
