@@ -147,7 +147,7 @@ class Round:
         """A node offers, perhaps for the tenth time."""
         self._now = now
         held = self.accepted.get(node)
-        if held is not None and held.sha256 == offer.sha256 and self._is_this_round(offer):
+        if held is not None and held.sha256 == offer.sha256:
             return [Receipt(node, offer.sha256)]
         reason = self._reason_against(node, offer)
         if reason:
@@ -215,7 +215,7 @@ class Round:
             return self._end(Close() if len(self.accepted) >= max(self.plan.min_updates, 1) else Abandon())
         decisions: list[Decision] = []
         for upload in self._uploads.values():
-            if upload.granted and now - upload.since >= self._stall_s:
+            if upload.granted and now >= upload.since + self._stall_s:
                 upload.granted.clear()  # its sender may be dead; what came is kept for when it offers again
         decisions += self._serve_waiting()
         return decisions
@@ -242,9 +242,6 @@ class Round:
         """n_k of an offer: what the node says, at most the cap."""
         return min(offer.examples, self.plan.max_examples)
 
-    def _is_this_round(self, offer: Offer) -> bool:
-        return (offer.round, offer.attempt) == (self.plan.round, self.plan.attempt)
-
     def is_drawn(self, node: str) -> bool:
         plan = self.plan
         return is_drawn(plan.seed, round_number=plan.round, attempt=plan.attempt, node=node, fraction=plan.fraction)
@@ -254,12 +251,10 @@ class Round:
     def _reason_against(self, node: str, offer: Offer) -> str:
         plan = self.plan
         smallest, largest = plan.update_bytes
+        here, there = (plan.round, plan.attempt), (offer.round, offer.attempt)
         checks = (
             (not self._is_known(node), "unknown node"),
-            (
-                not self._is_this_round(offer),
-                f"another round: expected {plan.round}.{plan.attempt}, received {offer.round}.{offer.attempt}",
-            ),
+            (there != here, f"another round: expected {here[0]}.{here[1]}, received {there[0]}.{there[1]}"),
             (self.closed, "the round is closed"),
             (offer.base != plan.base, "built on another version than the announced one"),
             (not self.is_drawn(node), "not in this round's cohort"),
