@@ -16,6 +16,7 @@ from dl_mqtt_clients.transport.base import Address, Will
 from dl_mqtt_clients.transport.embedded import EmbeddedBroker
 from dl_mqtt_clients.transport.memory import MemoryBroker
 from dl_mqtt_clients.transport.mqtt import MqttTransport
+from dl_mqtt_clients.transport.packets import Packets
 
 CONNACK = b"\x20\x03\x00\x00\x00"
 
@@ -168,9 +169,11 @@ def test_a_client_that_stops_under_a_flood_of_messages_still_says_goodbye(url, c
     for number in range(5):
         busy = connect(url, f"busy{number}", will=Will(f"{unique_name}/will", b"lost"))
         busy.transport.subscribe(f"{unique_name}/flood", qos=0)
+        busy.transport.publish(f"{unique_name}/flood", b"")
+        busy.wait_messages(1)
         for _ in range(300):
             sender.transport.publish(f"{unique_name}/flood", b"x" * 10_000, qos=0)
-        busy.wait_messages(1)
+        busy.wait_messages(2)
         busy.transport.stop()
     observer.transport.publish(f"{unique_name}/will", b"end")
     observer.wait_messages(2)
@@ -248,6 +251,90 @@ def test_a_broker_that_falls_silent_is_left_after_the_keep_alive(connect: Connec
         client = connect(impostor.url, keepalive_s=1)
         client.wait(lambda: client.reasons, "reason")
     assert "keep alive timeout" in client.reasons[0]
+
+
+class Script:
+    """A broker that follows a script: `script(sock, packets)` after CONNACK, packets being what the client sends."""
+
+    def __init__(self, connack: bytes, script) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, args=(connack, script), daemon=True)
+        self._thread.start()
+
+    def _serve(self, connack: bytes, script) -> None:
+        sock, _ = self._server.accept()
+        with sock, contextlib.suppress(OSError):
+            packets = self._packets(sock)
+            next(packets)  # CONNECT
+            sock.sendall(connack)
+            script(sock, packets)
+
+    def _packets(self, sock):
+        reader = Packets()
+        while data := sock.recv(1000):
+            for frame in reader.feed(data):
+                yield frame.first, bytes(frame.data[frame.start : frame.end])
+
+    def close(self) -> None:
+        self._server.close()
+        self._thread.join(DEADLINE_S)
+
+
+def test_no_more_is_in_flight_than_the_broker_wants_and_order_is_kept(connect: Connect) -> None:
+    together: list[int] = []  # how many came before the broker acknowledged any
+    numbers: list[int] = []
+    done = threading.Event()
+
+    def script(sock, _packets) -> None:
+        reader = Packets()
+        while len(numbers) < 21:
+            sock.recv(1, socket.MSG_PEEK)
+            done.wait(0.02)  # time for a client that sends too much
+            came = [(frame.data[frame.start + 3 : frame.start + 5], frame) for frame in reader.feed(sock.recv(10_000))]
+            together.append(len(came))
+            for packet_id, frame in came:
+                numbers.append(int(frame.data[frame.start + 6 : frame.end]))
+                sock.sendall(b"\x40\x02" + packet_id)
+        done.set()
+
+    receive_maximum_2 = b"\x20\x06\x00\x00\x03\x21\x00\x02"
+    with contextlib.closing(Script(receive_maximum_2, script)) as broker:
+        client = connect(broker.url)
+        for number in range(21):
+            assert client.transport.publish("a", str(number).encode())
+        assert client.transport.backlog > 0
+        assert done.wait(DEADLINE_S), numbers
+        client.transport.stop()
+    assert numbers == list(range(21))
+    assert max(together) == 2
+
+
+@pytest.mark.parametrize(("good_after_s", "delays"), [(0.0, ["0.1", "0.1", "0.1"]), (60.0, ["0.1", "0.2", "0.3"])])
+def test_the_back_off_starts_anew_after_a_good_connection(connect: Connect, monkeypatch, good_after_s, delays) -> None:
+    monkeypatch.setattr("dl_mqtt_clients.transport.mqtt.delays_s", lambda: iter([0.1, 0.2, 0.3, 9.0]))
+    monkeypatch.setattr("dl_mqtt_clients.transport.mqtt.GOOD_AFTER_S", good_after_s)
+    with contextlib.closing(Impostor(CONNACK, close=True)) as impostor:
+        client = connect(impostor.url, wait=False)
+        client.wait(lambda: len(client.reasons) >= 3, "three reasons")
+        assert [reason.split()[-2] for reason in client.reasons[:3]] == delays
+        client.transport.stop()
+
+
+def test_a_broker_whose_answer_to_a_ping_stands_behind_much_else_is_alive(connect: Connect) -> None:
+    def script(sock, packets) -> None:
+        for _ in range(25):
+            sock.sendall(b"\x30\x04\x00\x01a\x00")
+            threading.Event().wait(0.1)
+        sock.sendall(b"\x30\x04\x00\x01b\x00")
+        for _ in packets:
+            pass
+
+    with contextlib.closing(Script(CONNACK, script)) as broker:
+        client = connect(broker.url, keepalive_s=1)
+        client.wait(lambda: "b" in client.topics(), "end")
+        assert client.reasons == []
+        client.transport.stop()
 
 
 def test_stop_does_not_wait_for_a_broker_that_does_not_answer(connect: Connect) -> None:

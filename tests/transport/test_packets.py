@@ -101,7 +101,14 @@ def properties(draw):
     return made
 
 
-@given(names, st.binary(max_size=400), st.booleans(), st.integers(0, 1), st.integers(1, 65535), properties())
+@given(
+    st.one_of(names, st.integers(250, 400).map(lambda n: "t" * n)),
+    st.binary(max_size=400),
+    st.booleans(),
+    st.integers(0, 1),
+    st.integers(1, 65535),
+    properties(),
+)
 def test_a_publish_is_read_as_paho_reads_it(topic, payload, retain, qos, packet_id, made) -> None:
     raw = topic.encode()
     identity = packet_id.to_bytes(2, "big") if qos else b""
@@ -145,6 +152,8 @@ def test_hostile_bodies_are_read_or_refused_and_nothing_else(first, body) -> Non
 def test_a_broken_publish_is_refused(body) -> None:
     with pytest.raises(TransportError, match="PUBLISH"):
         parse_publish(Frame(0x30, body, 0, len(body)))
+    with pytest.raises(TransportError, match="PUBLISH"):
+        parse_publish(Frame(0x30, body + bytes(20), 0, len(body)))  # another packet behind it
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 50), min_size=1, max_size=4))

@@ -88,8 +88,8 @@ def _check_wildcard_and_exact(by_wildcard: Client, exactly: Client, *, count: in
     assert 0 < sum(message.retained for message in by_wildcard.messages) < count
 
 
-def test_brokers_count_message_expiry_down_and_then_forget_the_message(url, connect, unique_name) -> None:
-    client = connect(url)
+def test_brokers_count_message_expiry_down_and_then_forget_the_message(broker_url, connect, unique_name) -> None:
+    client = connect(broker_url)
     client.transport.publish(f"{unique_name}/round", b"open", retain=True, expiry_s=2)
     lives = [2.0]
     deadline = time.monotonic() + DEADLINE_S

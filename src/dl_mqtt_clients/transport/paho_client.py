@@ -36,7 +36,7 @@ MAX_PAYLOAD_BYTES: Final = 268_000_000  # a packet holds 268,435,455 with its to
 READS_AT_ONCE: Final = 16  # of 64 KiB, before acknowledgements and other writes get their turn
 SERVERS_RECEIVE_MAXIMUM: Final = 65535  # what a broker takes when it does not say
 _INTERNALS: Final = (
-    *("_in_packet", "_packet_handle", "_loop_rc_handle", "_sock", "_ping_t", "_last_bytes_received"),
+    *("_in_packet", "_packet_handle", "_loop_rc_handle", "_sock", "_last_bytes_received"),
     *("_out_messages", "_out_message_mutex", "_out_packet", "_do_on_publish", "_packet_queue"),
 )
 _SUCCESS: Final = ReasonCode(PacketTypes.PUBACK)
@@ -180,7 +180,6 @@ class PahoClient(Client):
         if count == 0:
             raise TransportError("the broker closed it")
         quick_ack(sock)
-        self._ping_t = 0.0  # the broker lives; its PINGRESP may stand behind megabytes
         self._last_bytes_received = time.monotonic()
         self._handle(frames)
         return count == wanted or self.pending
