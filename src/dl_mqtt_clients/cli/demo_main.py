@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import shutil
-import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -12,37 +12,67 @@ from typing import Final
 from rich.console import Console
 
 from dl_mqtt_clients.aggregation.files import only_one
-from dl_mqtt_clients.cli.demo_plan import Plan, child_environment, make_plan
+from dl_mqtt_clients.cli.demo_broker import check_broker, forget_federation
+from dl_mqtt_clients.cli.demo_end import Ending, show_end
+from dl_mqtt_clients.cli.demo_plan import child_environment, make_plan
 from dl_mqtt_clients.cli.demo_run import DemoRun
 from dl_mqtt_clients.cli.demo_view import view_for
 from dl_mqtt_clients.cli.demo_wishes import Interrupts, Wishes
-from dl_mqtt_clients.cli.demo_work import Outcome, compare
+from dl_mqtt_clients.cli.demo_work import compare
 from dl_mqtt_clients.transport.embedded import EmbeddedBroker
 
 _OURS: Final = ("state", "logs", "model", "updated_model")  # folders made anew by each demonstration
 
+log = logging.getLogger(__name__)
+
 
 def run_demo(wishes: Wishes, interrupts: Interrupts) -> int:
-    """The exit code: 0 when all rounds were merged and reported, 1 when something failed, 128 + n after a signal."""
+    """The exit code: 0 when all rounds were merged and reported, 1 when something failed, 128 + n after signal n."""
+    began = time.monotonic()
     console = Console(stderr=wishes.json, highlight=False)
-    with ExitStack() as stack:
-        wishes.folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(only_one(wishes.folder))
-        _clear(wishes.folder)
-        broker = None if wishes.broker else stack.enter_context(EmbeddedBroker())
-        suffix = secrets.token_hex(2) if broker is None else ""
-        url = broker.url if broker else str(wishes.broker)
-        plan = make_plan(wishes, broker=url, suffix=suffix, environ=os.environ)
-        _log_to(plan.logs / "demo.log")
-        run = DemoRun(plan, view_for(console), title="fedlearn demo", environ=child_environment(plan.settings, os.environ), broker=broker)
+    try:
+        with ExitStack() as stack:
+            wishes.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(only_one(wishes.folder))
+            _clear(wishes.folder)
+            run = _run(wishes, interrupts, console, stack)
+            ending = _compare(run, console, began)
+        show_end(ending, interrupts, console, json=wishes.json)
+    except KeyboardInterrupt:
+        console.print("Ended at once.", style="yellow")
+        return interrupts.exit_code
+    return 1 if ending.failure else 0 if ending.completed else interrupts.exit_code
+
+
+def _run(wishes: Wishes, interrupts: Interrupts, console: Console, stack: ExitStack) -> DemoRun:
+    broker = None if wishes.broker else stack.enter_context(EmbeddedBroker())
+    plan = make_plan(
+        wishes,
+        broker=broker.url if broker else str(wishes.broker),
+        suffix="" if broker else secrets.token_hex(2),  # others may be on that broker
+        environ=os.environ,
+    )
+    _log_to(plan.logs / "demo.log")
+    if broker is None:
+        check_broker(plan.settings)
+    environ = child_environment(plan.settings, os.environ)
+    run = DemoRun(plan, view_for(console), title="fedlearn demo", environ=environ, broker=broker)
+    try:
         interrupts.run(run)
-        outcome = compare(run.base, plan.settings) if run.base else None
-    print(run.timings)
-    if run.failure: print(run.failure)
-    if outcome:
-        for m in outcome.models: print(m.name, m.auroc, m.average_precision, m.loss)
-        for m in outcome.by_version: print(m.name, m.auroc, m.average_precision, m.loss)
-    return 0
+    finally:
+        if broker is None:
+            forget_federation(plan.settings)
+    return run
+
+
+def _compare(run: DemoRun, console: Console, began: float) -> Ending:
+    """Results and report of the rounds there were, also when something failed later."""
+    ending = Ending(plan=run.plan, failure=run.failure, completed=run.completed, timings=dict(run.timings), began=began)
+    if run.base is None or not run.fleet.merged:
+        return ending
+    console.print("Comparing with central training, writing the report …", style="dim")
+    outcome = compare(run.base, run.plan.settings)
+    return ending.with_outcome(outcome) if outcome else ending
 
 
 def _clear(folder: Path) -> None:

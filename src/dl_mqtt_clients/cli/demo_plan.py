@@ -21,6 +21,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "training.min_readings": 400,
     "training.min_new_readings": 400,
     "rounds.deadline_s": 60.0,
+    "rounds.pause_s": 0.8,  # predictors have the time to measure each version, also the first, when readings pile up
     "rounds.statistics_deadline_s": 3.0,
     "predictor.max_wait_ms": 50.0,
     "generator.rate": 250.0,
@@ -50,6 +51,10 @@ class Plan:
     @property
     def updated_model(self) -> Path:
         return self.folder / "updated_model"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
 
 
 def names(role: str, count: int, *, suffix: str = "") -> tuple[str, ...]:

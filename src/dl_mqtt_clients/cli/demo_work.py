@@ -3,22 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.dashboard.comparison import Measured, measure, train_centrally
+from dl_mqtt_clients.dashboard.report import Results
 from dl_mqtt_clients.data.dataset import Dataset, Splits
 from dl_mqtt_clients.data.sources import load_configured
-from dl_mqtt_clients.services.from_settings import training
 from dl_mqtt_clients.services.base_model import make_base_model, save_base_model, training_rows
+from dl_mqtt_clients.services.from_settings import training
 from dl_mqtt_clients.wire.messages import RoundReport
 from dl_mqtt_clients.wire.weights import decode
 
 if TYPE_CHECKING:
+    from dl_mqtt_clients.cli.demo_plan import Plan
     from dl_mqtt_clients.learning.model import FederatedModel
+
+
+DATA_NAMES: Final = {
+    "synthetic": "synthetic process events",
+    "beth": "BETH",
+    "nsl_kdd": "NSL-KDD",
+    "table": "a table",
+    "arrays": "arrays",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,25 @@ class Outcome:
     by_version: tuple[Measured, ...]  # the federated model after each round
     test: Dataset
 
+    def results(self, plan: "Plan", *, seconds: float) -> Results:
+        """As the report takes it."""
+        many = f"{len(plan.trainers)} trainers learnt, each from a stream of its own"
+        rounds = f"{len(self.by_version)} rounds merged what was learnt"
+        watched = (
+            f"; {len(plan.predictors)} predictors scored the test part with the newest model" if plan.predictors else ""
+        )
+        return Results(
+            title=f"Federated learning on {DATA_NAMES[plan.settings.data.source]}",
+            lead=f"{many}{watched}. {rounds}; no reading went to the manager.",
+            settings=plan.settings,
+            rounds=self.rounds,
+            threshold=self.threshold,
+            models=self.models,
+            by_version=self.by_version,
+            labels=self.test.y,
+            seconds=seconds,
+        )
+
 
 def prepare(settings: Settings) -> Base:
     """Read the data, build and save the base model, and see what it is worth."""
@@ -60,18 +90,32 @@ def compare(base: Base, settings: Settings) -> Outcome | None:
         return None
     test = base.splits.test
     versions = [
-        measure(f"version {manifest.number}", base.model, decode(store.blob(manifest.blobs["weights"].sha256), manifest.variables), test)
+        measure(
+            f"version {manifest.number}",
+            base.model,
+            decode(store.blob(manifest.blobs["weights"].sha256), manifest.variables),
+            test,
+        )
         for manifest in store.versions()
         if manifest.number
     ]
     central = train_centrally(
-        base.model, base.weights, training_rows(settings, base.splits.train), rounds=merged, training=training(settings.training), seed=0
+        base.model,
+        base.weights,
+        training_rows(settings, base.splits.train),
+        rounds=merged,
+        training=training(settings.training),
+        seed=0,
     )
     production = store.stages.production
     return Outcome(
         rounds=reports,
         threshold=production.threshold if production else None,
-        models=(base.measured, _renamed(versions[-1], "federated"), measure("trained centrally", base.model, central, test)),
+        models=(
+            base.measured,
+            _renamed(versions[-1], "federated"),
+            measure("trained centrally", base.model, central, test),
+        ),
         by_version=tuple(versions),
         test=test,
     )

@@ -45,7 +45,13 @@ def measure(name: str, model: "FederatedModel", weights: Weights, test: Dataset)
 
 
 def train_centrally(
-    model: "FederatedModel", base: Weights, train: Dataset, *, rounds: Sequence[RoundReport], training: Training, seed: int
+    model: "FederatedModel",
+    base: Weights,
+    train: Dataset,
+    *,
+    rounds: Sequence[RoundReport],
+    training: Training,
+    seed: int,
 ) -> Weights:
     """Weights that one model reaches on everybody's readings, with as many epochs as all rounds together.
 

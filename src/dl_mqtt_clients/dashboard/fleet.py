@@ -40,7 +40,7 @@ class Sighting:
 class Fleet:
     """Everything heard so far. Times are the caller's clock, in seconds."""
 
-    topics: Topics = Topics()
+    topics: Topics = field(default_factory=Topics)
     manager: ManagerStatus | None = None
     round: Round | None = None
     nodes: Mapping[tuple[str, str], NodeStatus] = field(default_factory=dict)  # (id, role) -> last status
@@ -151,7 +151,7 @@ def _announced(fleet: Fleet, announced: Round | None) -> Fleet:
 
 
 def _attempt(announced: Round | None) -> tuple[int, int, int] | None:
-    return announced and (announced.generation, announced.round, announced.attempt)
+    return None if announced is None else (announced.generation, announced.round, announced.attempt)
 
 
 def _node_status(fleet: Fleet, about: NodeTopic, payload: bytes, _now: float) -> Fleet:

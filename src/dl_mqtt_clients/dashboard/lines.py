@@ -20,7 +20,9 @@ def news(before: Fleet, after: Fleet) -> Iterator[str]:
 def describe_round(report: RoundReport) -> str:
     """`round 3 merged: 3 updates of 4,500 readings, loss 0.0123, AUROC 0.912, 1.8 s`."""
     metrics = report.metrics
-    words = f"round {report.round} {report.outcome}: {len(report.participants)} updates of {metrics.examples:,} readings"
+    words = (
+        f"round {report.round} {report.outcome}: {len(report.participants)} updates of {metrics.examples:,} readings"
+    )
     if report.left_out:
         words += f", without {', '.join(report.left_out)}"
     if metrics.loss is not None:

@@ -112,9 +112,9 @@ def _foot(fleet: Fleet, situation: Situation) -> RenderableType:
     foot.add_column(justify="right")
     rates = Text.assemble(
         (f"{fleet.message_rate(now=situation.now):.0f}", "bold"),
-        " messages/s   ",
+        " messages/s in the federation   ",
         (f"{fleet.reading_rate():,.0f}", "bold"),
-        " readings/s, which stay on their nodes",
+        " readings/s beside it",
     )
     foot.add_row(rates, Text("Ctrl-C ends", style="dim"))
     return foot
@@ -225,38 +225,36 @@ def _charts(fleet: Fleet, situation: Situation, width: int, height: int, *, stac
 def _auroc_chart(values: list[float | None], width: int, height: int, slots: int) -> Panel:
     known = [value for value in values if value is not None]
     low = min(0.5, *known) if known else 0.5
+    lines = line_chart(values, width=width - 4, height=height, low=low, high=1.0, slots=slots)
     title = f"AUROC {known[-1]:.3f}" if known else "AUROC"
-    return _panel(_chart(values, width, height, slots, (low, 1.0), ("1.0", f"{low:.1f}"), "green"), title)
+    return _panel(_labelled(lines, f"{low:.1f}", "1.0", "green") if known else _nothing_yet(), title)
 
 
 def _loss_chart(values: list[float | None], width: int, height: int, slots: int) -> Panel:
     known = [value for value in values if value is not None]
     powers = logarithms(values)
     low, high = limits(powers)
-    labels = (_number(10**high), _number(10**low)) if known else ("", "")
+    bottom, top = _number(10**low), _number(10**high)
+    margin = max(len(bottom), len(top)) + 1
+    lines = line_chart(powers, width=width - margin, height=height, low=low, high=high, slots=slots)
     title = f"Loss {_number(known[-1])}, logarithmic" if known else "Loss"
-    return _panel(_chart(powers, width, height, slots, (low, high), labels, "magenta"), title)
+    return _panel(_labelled(lines, bottom, top, "magenta") if known else _nothing_yet(), title)
 
 
-def _chart(
-    values: list[float | None],
-    width: int,
-    height: int,
-    slots: int,
-    span: tuple[float, float],
-    labels: tuple[str, str],
-    style: str,
-) -> RenderableType:
-    margin = max(map(len, labels)) + 1
-    if all(value is None for value in values):
-        return Text("after the first round", style="dim")
-    lines = line_chart(values, width=max(width - margin, 4), height=max(height, 1), low=span[0], high=span[1], slots=slots)
-    left = [labels[0], *[""] * (len(lines) - 2), labels[1]] if len(lines) > 1 else [labels[0]]
-    parts = [
-        Text.assemble((label.rjust(margin - 1) + " ", "dim"), (line, style))
-        for label, line in zip(left, lines, strict=True)
-    ]
-    return Group(*parts)
+def _labelled(lines: list[str], bottom: str, top: str, style: str) -> RenderableType:
+    """A chart with the values of its first and last line at the left."""
+    margin = max(len(bottom), len(top))
+    labels = [top, *[""] * (len(lines) - 2), bottom][: len(lines)]
+    return Group(
+        *(
+            Text.assemble((f"{label:>{margin}} ", "dim"), (line, style))
+            for label, line in zip(labels, lines, strict=True)
+        )
+    )
+
+
+def _nothing_yet() -> Text:
+    return Text("after the first round", style="dim")
 
 
 def _number(value: float) -> str:
