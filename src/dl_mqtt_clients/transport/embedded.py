@@ -4,8 +4,8 @@ rumqttd cannot be stopped inside a process, so it runs as a child. The child liv
 parent holds: when the parent ends, however it ends, the pipe closes and the child exits. It ignores Ctrl-C, which
 reaches it too, so that services can say goodbye before `stop` ends it.
 
-Good for a demonstration and for tests. It keeps nothing on disk, and it never forgets the last messages of a topic
-that somebody subscribed to by its exact name; Mosquitto is the broker for production.
+Good for a demonstration and for tests. It keeps nothing on disk, and tells a client with a wrong password nothing: it
+just closes the connection. Mosquitto is the broker for production.
 """
 
 import json
