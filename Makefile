@@ -78,7 +78,7 @@ bench: $(VENV)/test.stamp mosquitto  ## benchmarks, as ratios in one run; result
 
 .PHONY: docs
 docs: $(VENV)/docs.stamp  ## the documentation as a web site, in artifacts/docs
-	$(BIN)/mkdocs build --strict --quiet --site-dir artifacts/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir artifacts/docs
 	@echo "artifacts/docs/index.html"
 
 .PHONY: clean

@@ -12,6 +12,7 @@ from brokers import (  # noqa: F401 - fixtures
     shared_our_mosquitto_url,
     unique_name,
 )
+from shared import beth_sample, nsl_kdd_files  # noqa: F401 - fixtures
 
 settings.register_profile("project", deadline=None)  # two busy cores: a slow example is no failure
 settings.load_profile("project")

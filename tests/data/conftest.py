@@ -1,29 +1,9 @@
-"""Real data beside the checkout, for those who have it."""
-
-import os
-from pathlib import Path
+"""Made data sets."""
 
 import numpy as np
 import pytest
 
 from dl_mqtt_clients.data.dataset import Dataset
-
-
-def _shared(name):
-    folder = Path(os.environ.get("FEDLEARN_SHARED", Path(__file__).parents[3] / "shared")) / "data" / name
-    if not folder.is_dir():
-        pytest.skip(f"no {name} at {folder} (set FEDLEARN_SHARED)")
-    return folder
-
-
-@pytest.fixture
-def beth_sample():
-    return _shared("beth-sample")
-
-
-@pytest.fixture
-def nsl_kdd_files():
-    return _shared("nsl-kdd")
 
 
 @pytest.fixture
