@@ -1,9 +1,10 @@
 """What an error looks like, and the exit codes."""
 
 import pytest
-from brokers import free_port
 
+from brokers import free_port
 from dl_mqtt_clients.cli import status
+from dl_mqtt_clients.cli.main import main
 from dl_mqtt_clients.errors import DataError, DuplicateInstanceError, StateError
 
 
@@ -32,11 +33,9 @@ def test_an_error_is_one_clean_line(run, monkeypatch, error, code):
     assert result.err.startswith("fedlearn: ")
 
 
-def test_an_error_of_ours_is_not_hidden(run, monkeypatch):
+def test_an_error_of_ours_is_not_hidden(monkeypatch):
     monkeypatch.setattr(status, "_look", raises(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
-        from dl_mqtt_clients.cli.main import main
-
         main(["status"])
 
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from brokers import Connect
 
+from brokers import Connect
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.messages import (
     Answer,
