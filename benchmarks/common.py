@@ -1,0 +1,115 @@
+"""What benchmarks share: a Mosquitto of their own, child processes, the job of the peer comparison."""
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def mosquitto() -> Iterator[str]:
+    """A Mosquitto with our configuration on a free port: its url. The embedded broker where there is none."""
+    binary = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if binary is None:
+        from dl_mqtt_clients import EmbeddedBroker
+
+        print("Mosquitto is not installed: measured on the embedded broker")
+        with EmbeddedBroker() as broker:
+            yield broker.url
+        return
+    with TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        conf = Path(folder) / "mosquitto.conf"
+        conf.write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 100000\n"
+            "max_inflight_messages 100\nmax_queued_bytes 0\n"
+        )
+        process = subprocess.Popen([binary, "-c", conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for_port(port)
+            yield f"mqtt://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for_port(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+@contextmanager
+def child(module: str, *arguments: object, cpus: set[int] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """`python -m benchmarks.<module> …`, killed at the end."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if cpus:
+        os.sched_setaffinity(process.pid, cpus)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def shared(*parts: str) -> Path | None:
+    folder = Path(os.environ.get("FEDLEARN_SHARED", ROOT.parent / "shared")).joinpath(*parts)
+    return folder if folder.exists() else None
+
+
+def nsl_rows() -> np.ndarray:
+    """[n, 38] the peer comparison's readings, scaled to 0…1; made ones of the same size where the data is absent."""
+    file = shared("data", "nsl-kdd", "KDDTrain+_20Percent.txt")
+    if file is None:
+        rng = np.random.default_rng(0)
+        return rng.random((13_449, 38), dtype=np.float32)
+    lines = (line.split(",") for line in file.read_text().splitlines())
+    rows = [[float(v) for i, v in enumerate(c[:41]) if i not in (1, 2, 3)] for c in lines if c[41] == "normal"]
+    x = np.asarray(rows, np.float32)
+    x = np.sign(x) * np.log1p(np.abs(x))
+    low, high = x.min(0), x.max(0)
+    return (x - low) / np.where(high > low, high - low, 1)
+
+
+def nsl_core():
+    """The peer comparison's autoencoder, compiled. Imports Keras."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Dense(n, activation="relu") for n in (64, 16, 64)]
+    core = keras.Sequential([keras.Input((38,)), *layers, keras.layers.Dense(38, activation="sigmoid")])
+    core.compile(keras.optimizers.Adam(1e-3), "mse")
+    return core
