@@ -21,7 +21,7 @@ def line_chart(
 ) -> list[str]:
     """`height` lines of `width` characters. Values are spread evenly over `slots` places (0: as many as there are).
 
-    Values outside of low … high are drawn at the edge, None and NaN leave a gap.
+    Values outside of low … high are drawn at the edge, None and NaN are passed over.
     """
     canvas = Point(2 * width - 1, 4 * height - 1)
     last = max(slots, len(values), 2) - 1
@@ -60,9 +60,9 @@ def _point(across: float, up: float | None, canvas: Point) -> Point | None:
 
 
 def _segments(points: Sequence[Point | None]) -> list[tuple[Point, Point]]:
-    """Neighbouring points joined; a point alone is joined with itself."""
-    joined = [(a, b) for a, b in itertools.pairwise(points) if a is not None and b is not None]
-    return joined + [(point, point) for point in points if point is not None]
+    """Points joined with the next known one; a point alone is joined with itself."""
+    known = [point for point in points if point is not None]
+    return [*itertools.pairwise(known), *((point, point) for point in known[:1])]
 
 
 def _between(start: Point, end: Point) -> list[Point]:

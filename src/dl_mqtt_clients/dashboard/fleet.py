@@ -96,6 +96,11 @@ def is_alive(status: NodeStatus | ManagerStatus) -> bool:
     return status.state not in ("lost", "stopped", "finished")
 
 
+def printable(text: str) -> str:
+    """One line without control characters: text from the network must not steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def subscriptions(topics: Topics) -> tuple[str, ...]:
     """What a fleet is folded from: all that is JSON. Models and updates are left out."""
     return (

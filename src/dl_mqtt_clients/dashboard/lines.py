@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dl_mqtt_clients.dashboard.fleet import Fleet
+from dl_mqtt_clients.dashboard.fleet import Fleet, printable
 from dl_mqtt_clients.wire.messages import RoundReport
 
 
@@ -14,7 +14,7 @@ def news(before: Fleet, after: Fleet) -> Iterator[str]:
         if status.state == "lost" and (earlier is None or earlier.state != "lost"):
             yield f"{key[0]}: lost"
         elif status.last_error and (earlier is None or earlier.last_error != status.last_error):
-            yield f"{key[0]}: {status.last_error}"
+            yield f"{key[0]}: {printable(status.last_error)}"
 
 
 def describe_round(report: RoundReport) -> str:

@@ -53,7 +53,7 @@ def auroc_a_round(*, test: Values, reported: Values, central: float | None) -> s
         axes.set_ylim(min([0.5, *known]) - 0.02, 1.02)
         _rounds_axis(axes, len(test))
         axes.set_ylabel("AUROC")
-        axes.legend(loc="lower right")
+        _legend(axes, "lower right")
         return _svg(figure, "auroc")
 
 
@@ -67,7 +67,7 @@ def loss_a_round(*, test: Values, training: Values) -> str:
             axes.set_yscale("log")
         _rounds_axis(axes, len(test))
         axes.set_ylabel("mean squared error")
-        axes.legend(loc="upper right")
+        _legend(axes, "upper right")
         return _svg(figure, "loss")
 
 
@@ -88,7 +88,7 @@ def score_distributions(
         if threshold:
             right.axvline(threshold, color=INK, linestyle="--", linewidth=1.5, label="threshold")
         left.set_ylabel("share of rows, %")
-        right.legend(loc="upper right")
+        _legend(right, "upper right")
         return _svg(figure, "scores")
 
 
@@ -124,6 +124,11 @@ def _line(axes: Any, values: Values, colour: str, style: str, name: str) -> None
     places = [place for place, value in enumerate(values) if value is not None]
     if places:
         axes.plot(places, [values[place] for place in places], style, color=colour, label=name)
+
+
+def _legend(axes: Any, place: str) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=place)
 
 
 def _rounds_axis(axes: Any, count: int) -> None:

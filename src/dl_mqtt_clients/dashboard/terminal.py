@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dl_mqtt_clients.dashboard.charts import limits, line_chart, logarithms
-from dl_mqtt_clients.dashboard.fleet import Fleet, is_alive
+from dl_mqtt_clients.dashboard.fleet import Fleet, is_alive, printable
 from dl_mqtt_clients.wire.messages import ManagerStatus, NodeStatus, RoundReport
 
 WIDE: Final = 110  # columns from which there is room for two halves side by side
@@ -174,7 +174,7 @@ def _predictor_row(node: str, status: NodeStatus) -> list[RenderableType]:
     found = Text(f"{status.anomalies:,} found", style="yellow" if status.anomalies else "")
     return [
         _dot(status.state), Text(node), _state(status.state),
-        Text(f"{share:.0%} anomalous" if status.scored else "", style="dim"),
+        Text(f"{share:.0%} flagged" if status.scored else "", style="dim"),
         Text(f"{status.readings.rate:,.0f}"), _version(status), found,
     ]  # fmt: skip
 
@@ -305,7 +305,7 @@ def _anomalies(fleet: Fleet, situation: Situation, rows: int) -> Panel:
         table.add_row(
             Text(f"{max(situation.now - seen.at_s, 0.0):.0f} s ago", style="dim"),
             Text(seen.node),
-            Text(str(anomaly.id)[:24], style="yellow"),
+            Text(printable(str(anomaly.id)[:24]), style="yellow"),
             Text(f"score {_number(anomaly.score)}"),
             Text(f"{_number(times)}×" if times else "", style="dim"),
         )
