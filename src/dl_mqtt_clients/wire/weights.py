@@ -25,7 +25,9 @@ DTYPES: Final = {
 }  # fmt: skip
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a safetensors header says of one tensor; offsets count from the end of the header."""
+
     dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
@@ -61,11 +63,11 @@ def decode(buffer: Buffer, variables: Sequence[Variable], positions: Sequence[in
     """A safetensors file to read-only views in the order of `positions` (by default all `variables`)."""
     view = memoryview(buffer).cast("B").toreadonly()
     wanted = tuple(range(len(variables))) if positions is None else tuple(positions)
-    header, start = _read_header(view, len(wanted))
+    header, start = read_header(view, len(wanted))
     if sorted(header) != sorted(key(p) for p in wanted):
         unexpected = [name[:16] for name in sorted(set(header) ^ {key(p) for p in wanted})[:5]]
         raise TransferError(f"weights: expected exactly {len(wanted)} positions. Wrong or missing: {unexpected}")
-    _check_layout(header, len(view) - start)
+    check_layout(header, len(view) - start)
     return [_tensor(view, start, header[key(p)], p, variables[p]) for p in wanted]
 
 
@@ -83,7 +85,8 @@ def check_finite(arrays: Sequence[np.ndarray], positions: Sequence[int], *, limi
             )
 
 
-def _read_header(view: memoryview, entries: int) -> tuple[dict[str, _Entry], int]:
+def read_header(view: memoryview, entries: int) -> tuple[dict[str, Entry], int]:
+    """What the file says of its tensors, and where their bytes begin. TransferError when it cannot hold `entries`."""
     if len(view) < 8:
         raise TransferError(f"weights: expected a safetensors header. Received: {len(view)} bytes")
     length = int.from_bytes(view[:8], "little")
@@ -92,7 +95,7 @@ def _read_header(view: memoryview, entries: int) -> tuple[dict[str, _Entry], int
     try:
         # The standard decoder shows every pair: of two tensors under one key, another reader may take the other.
         header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_distinct)
-        return msgspec.convert(header, dict[str, _Entry]), 8 + length
+        return msgspec.convert(header, dict[str, Entry]), 8 + length
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise TransferError(f"weights: the safetensors header cannot be read: {str(error)[:200]}") from error
 
@@ -104,7 +107,8 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_layout(header: dict[str, _Entry], data_bytes: int) -> None:
+def check_layout(header: dict[str, Entry], data_bytes: int) -> None:
+    """TransferError unless the tensors fill exactly `data_bytes`, side by side."""
     end = 0
     for begin, stop in sorted(e.data_offsets for e in header.values()):
         if begin != end or stop < begin:
@@ -114,7 +118,7 @@ def _check_layout(header: dict[str, _Entry], data_bytes: int) -> None:
         raise TransferError(f"weights: expected {end} bytes of tensors. Received: {data_bytes}")
 
 
-def _tensor(view: memoryview, start: int, entry: _Entry, position: int, variable: Variable) -> np.ndarray:
+def _tensor(view: memoryview, start: int, entry: Entry, position: int, variable: Variable) -> np.ndarray:
     expected = (DTYPES.get(variable.dtype, "?"), tuple(variable.shape))
     if (entry.dtype, entry.shape) != expected:
         raise TransferError(
