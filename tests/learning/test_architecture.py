@@ -238,16 +238,15 @@ class TestLimitsBeforeAllocation:
         hostile["core"]["config"]["layers"][1]["build_config"] = {"input_shape": [None, 10**12]}
         assert rebuild(json.dumps(hostile).encode()).parameters == 48
 
-    def test_a_huge_tensor_without_parameters_is_refused(self):
-        core = compiled(
-            keras.Model(
-                x := keras.Input((4,)),
-                layers.GlobalMaxPooling1D()(layers.RepeatVector(3)(layers.Dense(4)(x))),
-            )
-        )
-        hostile = json.loads(describe(core, task="anomaly", features=()))
-        next(x for x in hostile["core"]["config"]["layers"] if x["class_name"] == "RepeatVector")["config"]["n"] = 10**9
-        refused(hostile, "values a tensor and row")
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_a_huge_tensor_without_parameters_is_refused(self, nested):
+        middle = [layers.RepeatVector(3), layers.GlobalMaxPooling1D()]
+        if nested:
+            middle = [keras.Sequential([keras.Input((4,)), *middle])]
+        text = json.dumps(fields(layers.Dense(4), *middle))
+        assert rebuild(text.encode())
+        assert '"n": 3' in text
+        refused(text.replace('"n": 3', '"n": 1000000000').encode(), "values a tensor and row. Received: 4000000000")
 
     def test_counting_leaves_no_variables_behind_for_keras_to_allocate(self):
         hostile = fields(layers.Dense(4))

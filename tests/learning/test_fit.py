@@ -8,6 +8,7 @@ from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning.architecture import rebuild
 from dl_mqtt_clients.learning.builders import build_core
 from dl_mqtt_clients.learning.fit import fit
+from dl_mqtt_clients.learning.graph import multiplications
 from dl_mqtt_clients.learning.model import FederatedModel
 from dl_mqtt_clients.learning.plateau import Patience, Plateau
 from dl_mqtt_clients.learning.steps import BatchSteps
@@ -67,18 +68,48 @@ def test_a_fit_is_what_plain_keras_computes(autoencoder, readings):
     assert result.loss == pytest.approx(history["loss"][0], rel=1e-4)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="there is one way only on this backend")
-def test_the_fast_steps_equal_the_generic_ones(readings):
+needs_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="one way only on this backend")
+
+
+@needs_jax
+@pytest.mark.parametrize("batch_size", [4, 32])  # many steps in a call, and few
+def test_the_fast_steps_equal_the_generic_ones(readings, batch_size):
     # Not Adam: a bias before BatchNormalization has no gradient but rounding, which Adam scales up.
-    model = make(optimizers.SGD(0.1, momentum=0.9), layers.BatchNormalization(), layers.Dropout(0.3))
+    model = make(optimizers.SGD(0.1, momentum=0.5), layers.BatchNormalization(), layers.Dropout(0.3))
     base = model.get_weights()
     x = (readings - readings.mean(axis=0)) / readings.std(axis=0)
-    fast = fit(model, base, x, None, training=TRAINING, seed=1)
+    training = Training(epochs=2, batch_size=batch_size)
+    fast = fit(model, base, x, None, training=training, seed=1)
     other = rebuild(model.architecture)
     other.steps = BatchSteps(other.core)
-    generic = fit(other, base, x, None, training=TRAINING, seed=1)
-    assert distance(fast.weights, generic.weights) < 1e-6
+    generic = fit(other, base, x, None, training=training, seed=1)
+    assert distance(fast.weights, generic.weights) < 1e-5
     assert fast.loss == pytest.approx(generic.loss, rel=1e-5)
+    assert equal(fast.weights, fit(model, base, x, None, training=training, seed=1).weights)
+
+
+@needs_jax
+def test_quick_batches_go_many_to_a_call_and_slow_ones_alone(autoencoder, readings):
+    shares = []
+    fit(
+        autoencoder,
+        autoencoder.get_weights(),
+        readings,
+        None,
+        training=Training(batch_size=5),
+        seed=1,
+        on_batch=lambda share: shares.append(share) or True,
+    )
+    assert shares == pytest.approx([0.32, 0.64, 0.96, 0.97, 0.98, 0.99, 1])
+    assert autoencoder.steps.together(100_000) == 1
+
+
+def test_work_counts_each_place_where_a_weight_is_used():
+    inner = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 3, padding="same", use_bias=False)])
+    stack = [keras.Input((16,)), layers.Reshape((4, 4, 1)), inner, layers.Flatten(), layers.Dense(16, use_bias=False)]
+    assert multiplications(keras.Sequential(stack)) == 16 * 18 + 32 * 16
+    recurrent = keras.Sequential([keras.Input((10, 3)), layers.SimpleRNN(2, use_bias=False)])
+    assert multiplications(recurrent) == 10 * (3 * 2 + 2 * 2)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +202,7 @@ class TestWindow:
 
 
 class TestStopping:
-    def test_it_is_asked_after_every_batch(self, autoencoder, readings):
+    def test_it_is_asked_after_every_batch_that_takes_time(self, autoencoder, readings):
         shares = []
         fit(
             autoencoder,
@@ -219,7 +250,7 @@ class TestSupervised:
         return rng.normal(size=(320, 6)).astype("float32")
 
     def accuracy(self, model, x, y, labels):
-        fit(model, model.get_weights(), x, y, training=Training(epochs=30, learning_rate=0.02), seed=1)
+        fit(model, model.get_weights(), x, y, training=Training(epochs=20, learning_rate=0.03), seed=1)
         _, outputs = model.predict(x)
         guess = outputs[:, 0] > 0.5 if outputs.shape[1] == 1 else outputs.argmax(axis=1)
         return np.mean(guess == labels)

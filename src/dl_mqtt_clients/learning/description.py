@@ -17,6 +17,7 @@ from keras.src.backend.common import global_state
 
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning import allow_list
+from dl_mqtt_clients.learning.graph import largest_tensor
 from dl_mqtt_clients.learning.scaling import required_features
 from dl_mqtt_clients.wire.messages import Task
 
@@ -69,7 +70,7 @@ def restore(architecture: bytes, *, max_parameters: int = 200_000_000, custom_mo
     allow_list.import_modules(custom_modules)
     for part in ("core", "optimizer", "loss"):
         allow_list.check(fields[part], place=part, custom_modules=custom_modules)
-    _check_size(fields["core"], max_parameters)
+    check_size(fields["core"], max_parameters)
     try:
         core = keras.saving.deserialize_keras_object(copy.deepcopy(fields["core"]), safe_mode=True)
         optimizer = keras.optimizers.get(fields["optimizer"])
@@ -159,13 +160,13 @@ def _parse(architecture: bytes) -> dict[str, Any]:
     return {k: _stripped(v) for k, v in fields.items()}
 
 
-def _check_size(config: dict[str, Any], max_parameters: int) -> None:
+def check_size(config: dict[str, Any], max_parameters: int) -> None:
     """Build once with variables that are only shapes, and count those."""
     before = global_state.get_global_attribute("uninitialized_variables")
     global_state.set_global_attribute("uninitialized_variables", [])
     try:
         with keras.StatelessScope(initialize_variables=False):
-            shapes = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
+            shapes = _model(keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True))
         # All that were created, reachable from the model or not: a layer left unconnected allocates as well.
         created = list(global_state.get_global_attribute("uninitialized_variables") or ())
     except Exception as error:  # noqa: BLE001  # see restore
@@ -175,14 +176,15 @@ def _check_size(config: dict[str, Any], max_parameters: int) -> None:
     parameters = sum(math.prod(v.shape) for v in created)
     if parameters > max_parameters:
         raise ModelError(f"core: expected at most {max_parameters} parameters. Received: {parameters}")
-    largest = max((_row_values(op) for op in getattr(shapes, "operations", ())), default=0)
+    largest = largest_tensor(shapes)
     if largest > max_parameters:
         raise ModelError(f"core: expected at most {max_parameters} values a tensor and row. Received: {largest}")
 
 
-def _row_values(operation: Any) -> int:
-    outputs = (t for node in operation._inbound_nodes for t in node.outputs)  # noqa: SLF001
-    return max((math.prod(size or 1 for size in t.shape[1:]) for t in outputs), default=0)
+def _model(rebuilt: Any) -> keras.Model:
+    if not isinstance(rebuilt, keras.Model):
+        raise TypeError(f"expected a model. Received: {type(rebuilt).__name__}")
+    return rebuilt
 
 
 def _refuse(error: Exception) -> NoReturn:

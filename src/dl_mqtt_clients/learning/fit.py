@@ -57,7 +57,8 @@ def fit(
         y: labels [n] or [n, outputs] for `supervised`, None for `anomaly`.
         training: as the round says.
         seed: of the order of readings and of Dropout and its like; ≥ 0.
-        on_batch: called after every batch with the share done, 0…1; False stops.
+        on_batch: called after every batch, or every few where they are quick, with the share done, 0…1; False
+            stops.
 
     Raises:
         ModelError: shapes do not fit, or the loss or a weight is no longer finite.
@@ -109,10 +110,13 @@ class _Course:
 
     def _epoch(self, order: NDArray[np.int64]) -> bool:
         """Whether it was completed."""
-        for start in range(0, len(order), self.batch):
-            rows = order[start : start + self.batch]
-            self._step(self.x[rows], self.y[rows])
-            self.done += 1
+        batches = order.reshape(-1, self.batch)
+        start, together = 0, self.steps.together(self.batch)
+        while start < len(batches):
+            count = together if start + together <= len(batches) else 1
+            self._step(batches[start : start + count])
+            start += count
+            self.done += count
             if not self.on_batch(self.done / self.planned):
                 self.stopped = True
                 break
@@ -120,7 +124,9 @@ class _Course:
         self.epochs += not self.stopped
         return not self.stopped
 
-    def _step(self, x: Array, y: Array) -> None:
+    def _step(self, rows: NDArray[np.int64]) -> None:
+        x = self.x[rows]
+        y = x if self.y is self.x else self.y[rows]
         try:
             self.steps.step(x, y)
         except Exception as error:

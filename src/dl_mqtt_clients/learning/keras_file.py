@@ -11,7 +11,7 @@ import keras
 
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning import allow_list
-from dl_mqtt_clients.learning.description import MAX_BYTES, _check_size
+from dl_mqtt_clients.learning.description import MAX_BYTES, check_size
 from dl_mqtt_clients.wire.messages import Variable
 
 _BYTES_A_PARAMETER: Final = 32  # float64, with two more values of the optimizer's, and something over
@@ -33,7 +33,7 @@ def load_keras_file(path: Path, *, max_parameters: int, custom_modules: Sequence
     allow_list.import_modules(custom_modules)
     config = _config(path, max_parameters)
     allow_list.check(config, place=path.name, custom_modules=custom_modules)
-    _check_size({key: value for key, value in config.items() if key != "compile_config"}, max_parameters)
+    check_size({key: value for key, value in config.items() if key != "compile_config"}, max_parameters)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the optimizer's state was not kept: each fit begins with a fresh one

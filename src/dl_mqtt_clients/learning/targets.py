@@ -20,7 +20,8 @@ def targets(model: "FederatedModel", inputs: Array, y: Array | None) -> Array:
     """
     shape = model.core.outputs[0].shape[1:]
     if model.task == "anomaly":
-        return inputs.reshape(len(inputs), *shape)
+        same = inputs.shape[1:] == tuple(shape)
+        return inputs if same else inputs.reshape(len(inputs), *shape)
     if y is None:
         raise ModelError("labels: expected one a reading for task supervised. Received: none")
     if _is_sparse(model.core.loss):
