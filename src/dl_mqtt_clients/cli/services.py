@@ -178,7 +178,7 @@ def _prepare(config: Path | None, sets: list[str] | None, **given: object) -> "S
 def _run_node(stopper: Stopper, service: "NodeService", *, json: bool) -> None:
     stopper.run(service)
     if json:
-        print_json({"node": service.node_id, "role": service.role, "status": service._current_status()})  # noqa: SLF001
+        print_json({"node": service.node_id, "role": service.role, "status": service.current_status()})
 
 
 def _manager_summary(service: "ManagerService", reports: "deque[RoundReport]") -> object:
@@ -186,7 +186,7 @@ def _manager_summary(service: "ManagerService", reports: "deque[RoundReport]") -
     production = service.versions.production
     known = ("version", "number", "round", "threshold", "metrics")
     return {
-        "status": service._current_status(),  # noqa: SLF001
+        "status": service.current_status(),
         "production": production and {name: getattr(production, name) for name in known},
         "rounds": list(reports),
     }

@@ -104,7 +104,7 @@ class Manager(Service):
     def _start(self) -> None:
         topics = self._topics
         self._status = StatusBoard(
-            self.loop, topics.manager_status, instance=self._instance, current=self._current_status
+            self.loop, topics.manager_status, instance=self._instance, current=self.current_status
         )
         self._link = Link(
             self.loop,
@@ -235,7 +235,7 @@ class Manager(Service):
             answer = self._obey(decode(delivery.payload, Command).command)
         except MessageError as error:
             answer = Answer(ok=False, message=str(error))
-        if delivery.response_topic:
+        if delivery.response_topic and delivery.response_topic.startswith(self._topics.answer("")):  # nowhere else
             self._link.transport.publish(delivery.response_topic, encode(answer), correlation=delivery.correlation)
 
     def _obey(self, command: str) -> Answer:
@@ -402,7 +402,7 @@ class Manager(Service):
         self._refused[reason.partition(":")[0]] += 1
         self._status.changed()
 
-    def _current_status(self) -> ManagerStatus:
+    def current_status(self) -> ManagerStatus:
         production, open_round = self.versions.production, self._collector.open_round
         return ManagerStatus(
             state=self._current_state(),  # type: ignore[arg-type]

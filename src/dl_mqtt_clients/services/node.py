@@ -47,7 +47,7 @@ class Node(Service):
         self._instance = new_instance()
         self._newest = (0, 0)  # (generation, serial) of the newest manifest seen
         topic = self.topics.status(self.node_id, self.role)
-        self.status = StatusBoard(self.loop, topic, instance=self._instance, current=self._current_status)
+        self.status = StatusBoard(self.loop, topic, instance=self._instance, current=self.current_status)
         self.link = Link(
             self.loop,
             address(settings.broker),
@@ -81,7 +81,7 @@ class Node(Service):
         """The role's own topics."""
 
     @abstractmethod
-    def _current_status(self) -> NodeStatus: ...
+    def current_status(self) -> NodeStatus: ...
 
     # ---- life ----
 

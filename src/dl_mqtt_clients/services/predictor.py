@@ -208,7 +208,7 @@ class Predictor(Node):
 
     # ---- status ----
 
-    def _current_status(self) -> NodeStatus:
+    def current_status(self) -> NodeStatus:
         manifest = self.manifest
         waiting = "" if manifest else "no production model yet"
         return NodeStatus(

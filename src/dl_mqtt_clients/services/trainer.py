@@ -310,7 +310,7 @@ class Trainer(Node):
 
     # ---- status ----
 
-    def _current_status(self) -> NodeStatus:
+    def current_status(self) -> NodeStatus:
         manifest = self.manifest
         return NodeStatus(
             state=self.state,  # type: ignore[arg-type]
