@@ -75,6 +75,13 @@ def test_a_fresh_start_raises_the_generation_and_deletes_neither_blobs_nor_versi
     spool.close()
 
 
+def test_a_generation_may_jump_ahead_but_never_falls_back(tmp_path, store):
+    store.fresh(at_least=1_700_000_000)
+    assert Store(tmp_path).generation == 1_700_000_000
+    store.fresh(at_least=5)
+    assert Store(tmp_path).generation == 1_700_000_001
+
+
 def test_the_history_of_an_older_generation_is_kept_beside_the_new_one(tmp_path, store):
     store.append_history(report(1, number=1))
     store.fresh()
@@ -264,10 +271,10 @@ def test_a_round_whose_version_was_published_before_the_crash_is_not_open_any_mo
 
 
 def test_the_newest_reports_come_oldest_first_and_once_an_attempt(store):
-    for r in (report(1), report(2), report(2, attempt=2), report(3), report(3, seconds=2.0)):
+    for r in (report(1), report(2), report(2, attempt=2), report(3), report(3, seconds=2.0), report(1, seconds=1.0)):
         store.append_history(r)
     assert [(r.round, r.attempt, r.seconds) for r in store.history(100)] == [
-        (1, 1, 0.0), (2, 1, 0.0), (2, 2, 0.0), (3, 1, 2.0),
+        (1, 1, 1.0), (2, 1, 0.0), (2, 2, 0.0), (3, 1, 2.0),
     ]  # fmt: skip
     assert [(r.round, r.attempt) for r in store.history(2)] == [(2, 2), (3, 1)]
     assert store.history(0) == []

@@ -148,10 +148,9 @@ class Store:
         append_line(self._history_file, msgspec.json.encode(report))
 
     def history(self, newest: int) -> list[RoundReport]:
-        """The newest reports, oldest first; one a round attempt, though a crash may have written it twice."""
+        """The newest reports, oldest first; one a round attempt: the last that was written of it."""
         reports: dict[tuple[int, int], RoundReport] = {}
         for line in self._history_lines():
-            reports.pop((line.round, line.attempt), None)
             reports[line.round, line.attempt] = line
         return list(reports.values())[-newest:] if newest > 0 else []
 
