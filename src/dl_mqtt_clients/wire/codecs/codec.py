@@ -85,7 +85,7 @@ class Codec:
             variable = variables[position]
             x = _shaped(array, variable, position).reshape(-1)
             if old is not None:
-                x = x + _shaped(old, variable, position).reshape(-1)
+                x = _sum(x, _shaped(old, variable, position).reshape(-1))
             parts = self._parts(views, variable, position)
             self._write(x, parts, variable, position, seed)
             if not self.carries_weights:
@@ -118,7 +118,10 @@ class Codec:
     def error_bound(
         self, arrays: Sequence[np.ndarray], variables: Sequence[Variable], positions: Sequence[int] | None = None
     ) -> list[float]:
-        """Largest |decoded - array| of a value, one bound an array; 0 where it travels as it is."""
+        """Largest |decoded - array| of a value, one bound an array; 0 where it travels as it is.
+
+        Whatever the seed; of a sparse codec without a residual.
+        """
         given = _given(variables, positions)
         schemes = [self._scheme(variables[p]) for p in given]
         return [s.error_bound(np.ravel(a)) if s else 0.0 for s, a in zip(schemes, arrays, strict=True)]
@@ -153,10 +156,10 @@ class Codec:
     def _read(self, parts: Parts, variable: Variable, position: int) -> np.ndarray:
         out = parts[""]
         if scheme := self._scheme(variable):
-            out = np.zeros(variable.shape, np.float32)
             try:
+                out = np.zeros(variable.shape, np.float32)
                 scheme.read(parts, out.reshape(-1))
-            except ValueError as error:
+            except (ValueError, MemoryError) as error:
                 raise TransferError(f"update: position {key(position)}: {error}") from error
         _check(out.reshape(-1), position, limit=2 * LARGEST)
         return out
@@ -185,6 +188,11 @@ def _check(x: np.ndarray, position: int, *, limit: float) -> float:
     if not found <= (limit if x.dtype == np.float32 else np.finfo(x.dtype).max):
         raise TransferError(f"update: position {key(position)} holds NaN, infinity or a value above {limit:.3g}")
     return found
+
+
+def _sum(x: np.ndarray, old: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # refused by the check that follows
+        return np.asarray(x + old)
 
 
 def _left_out(x: np.ndarray, parts: Parts, *, owned: bool) -> np.ndarray:
