@@ -5,11 +5,15 @@
 
 The manager turns messages into calls, and the returned decisions into messages and files. An update counts once it is
 *stored*: the engine says Verify, the manager checks, writes and fsyncs, then says `stored`; only then a Receipt leaves.
+
+`sync` counts updates of this round attempt, built on its base. `async` (FedBuff: Nguyen et al., AISTATS 2022, Algorithm
+1) counts updates of this and of earlier rounds, while their base is one of `plan.bases`; a round is one filled buffer.
+Departure from FedBuff: a node counts once a buffer, so that no fast node fills it alone; its next update waits.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from dl_mqtt_clients.aggregation.cohort import is_drawn
 from dl_mqtt_clients.wire.messages import Offer
@@ -26,9 +30,13 @@ class RoundPlan:
     attempt: int
     base: str  # version the updates are built on
     seed: str
+    mode: Literal["sync", "async"] = "sync"
+    stale: Mapping[str, int] = field(default_factory=dict)  # async: earlier bases that count -> versions back, ≥ 1
+    recent: Mapping[str, str] = field(default_factory=dict)  # node -> hash of its last update in a merged round
     fraction: float = 1.0
     target_updates: int  # close at once when so many are stored
     min_updates: int  # quorum at the deadline
+    renew_s: float = 60.0  # async: a buffer with too few at its deadline stays open so much longer
     max_examples: int  # cap of an update's weight: `examples` is the node's own word
     update_bytes: tuple[int, int]  # smallest and largest size of a right update
     chunk_bytes: int
@@ -43,6 +51,7 @@ class Accepted:
     sha256: str
     examples: int  # n_k, capped
     loss: float | None
+    staleness: int = 0  # versions between its base and this round's
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,12 @@ class Abandon:
     """Too few came: announce again."""
 
 
-Decision = Grant | Wait | Receipt | Refuse | Expect | Verify | Forget | Close | Abandon
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Too few came, and they are kept: the same round goes on, with a new deadline."""
+
+
+Decision = Grant | Wait | Receipt | Refuse | Expect | Verify | Forget | Close | Abandon | Renew
 
 
 @dataclass(slots=True)
@@ -147,8 +161,10 @@ class Round:
         """A node offers, perhaps for the tenth time."""
         self._now = now
         held = self.accepted.get(node)
-        if held is not None and held.sha256 == offer.sha256:
+        if offer.sha256 in (held and held.sha256, self.plan.recent.get(node)):
             return [Receipt(node, offer.sha256)]
+        if held is not None and self.plan.mode == "async" and not self._reason_against(node, offer):
+            return [Wait(node, offer.sha256)]  # its turn comes with the next buffer
         reason = self._reason_against(node, offer)
         if reason:
             return self._refuse(node, offer.sha256, reason)
@@ -192,7 +208,7 @@ class Round:
             return []
         self._waiting.pop(node, None)
         offer = upload.offer
-        self.accepted[node] = Accepted(node, offer.sha256, self.weight(offer), offer.metrics.get("loss"))
+        self.accepted[node] = self.would_be(node, offer)
         self.refused.pop(node, None)
         return [Receipt(node, offer.sha256), *self.tick(now=now)]
 
@@ -212,7 +228,12 @@ class Round:
         if len(self.accepted) >= self.target:
             return self._end(Close())
         if now >= self.deadline:
-            return self._end(Close() if len(self.accepted) >= max(self.plan.min_updates, 1) else Abandon())
+            if len(self.accepted) >= max(self.plan.min_updates, 1):
+                return self._end(Close())
+            if self.plan.mode == "sync":
+                return self._end(Abandon())
+            self.deadline = now + self.plan.renew_s
+            return [Renew()]
         decisions: list[Decision] = []
         for upload in self._uploads.values():
             if upload.granted and now >= upload.since + self._stall_s:
@@ -238,27 +259,37 @@ class Round:
         stalls = [u.since + self._stall_s for u in self._uploads.values() if u.granted]
         return max(min([self.deadline, *stalls]) - now, 0.0)
 
-    def weight(self, offer: Offer) -> int:
-        """n_k of an offer: what the node says, at most the cap."""
-        return min(offer.examples, self.plan.max_examples)
+    def would_be(self, node: str, offer: Offer) -> Accepted:
+        """What the offer counts for: n_k is the node's own word, at most the cap."""
+        examples = min(offer.examples, self.plan.max_examples)
+        staleness = self.plan.stale.get(offer.base, 0)
+        return Accepted(node, offer.sha256, examples, offer.metrics.get("loss"), staleness)
 
-    def is_drawn(self, node: str) -> bool:
+    def is_drawn(self, node: str, offer: Offer | None = None) -> bool:
+        """Whether the node belongs to this round's cohort; with an offer, to that of the round it was made for."""
         plan = self.plan
-        return is_drawn(plan.seed, round_number=plan.round, attempt=plan.attempt, node=node, fraction=plan.fraction)
+        round_number, attempt = (offer.round, offer.attempt) if offer else (plan.round, plan.attempt)
+        return is_drawn(plan.seed, round_number=round_number, attempt=attempt, node=node, fraction=plan.fraction)
 
     # ---- inside ----
 
     def _reason_against(self, node: str, offer: Offer) -> str:
-        plan = self.plan
+        plan, is_sync = self.plan, self.plan.mode == "sync"
         smallest, largest = plan.update_bytes
         here, there = (plan.round, plan.attempt), (offer.round, offer.attempt)
         checks = (
             (not self._is_known(node), "unknown node"),
-            (there != here, f"another round: expected {here[0]}.{here[1]}, received {there[0]}.{there[1]}"),
+            (
+                there != here if is_sync else offer.round > plan.round,
+                f"another round: expected {here[0]}.{here[1]}, received {there[0]}.{there[1]}",
+            ),
             (self.closed, "the round is closed"),
-            (offer.base != plan.base, "built on another version than the announced one"),
-            (not self.is_drawn(node), "not in this round's cohort"),
-            (node in self.accepted, "another update of this node was accepted in this round"),
+            (
+                offer.base != plan.base and (is_sync or offer.base not in plan.stale),
+                "built on another version than the announced one" if is_sync else "built on a version too old to count",
+            ),
+            (not self.is_drawn(node, offer), "not in this round's cohort"),
+            (is_sync and node in self.accepted, "another update of this node was accepted in this round"),
             (
                 not smallest <= offer.bytes <= largest,
                 f"wrong size: expected {smallest} to {largest} bytes, received {offer.bytes}",

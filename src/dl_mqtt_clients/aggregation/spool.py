@@ -28,9 +28,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     bytes: Positive
     examples: Positive
     loss: float | None = None
+    staleness: int = 0
 
     def accepted(self) -> Accepted:
-        return Accepted(self.node, self.sha256, self.examples, self.loss)
+        return Accepted(self.node, self.sha256, self.examples, self.loss, self.staleness)
 
 
 class Spool:
@@ -73,7 +74,7 @@ class Spool:
         os.fdatasync(self._descriptor)
         entry = Entry(
             node=accepted.node, sha256=accepted.sha256, offset=sink.start, bytes=size,
-            examples=accepted.examples, loss=accepted.loss,
+            examples=accepted.examples, loss=accepted.loss, staleness=accepted.staleness,
         )  # fmt: skip
         append_line(self._journal, msgspec.json.encode(entry))
         self.entries.append(entry)

@@ -14,7 +14,7 @@ A round is closed when `stages.json` names its version. Everything before that c
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -31,13 +31,17 @@ from dl_mqtt_clients.wire.transfer import sha256
 
 T = TypeVar("T")
 
+KEPT_REPORTS: Final = 5000
+
 
 class Stages(msgspec.Struct, frozen=True, kw_only=True):
-    """What is published now."""
+    """What is published now, and what the next merge needs to know of the last."""
 
     serial: int = 0
     current: Manifest | None = None  # stage `global`
     production: Manifest | None = None
+    recent: dict[str, str] = {}  # node -> hash of its last update in a merged round: the same offer, the same receipt
+    strategy: str | None = None  # blob with the strategy's state
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,8 @@ class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     attempt: int = 1
     fraction: float = 1.0
+    bits: int | None = None  # of the fixed-point sum; the settings may change between crash and restart
+    max_delta: float | None = None
 
 
 class Store:
@@ -64,6 +70,7 @@ class Store:
         self.generation = (_load(folder / "generation.json", Generation) or Generation()).generation
         self.stages = _load(folder / "stages.json", Stages) or Stages()
         self._history_file = folder / "history.jsonl"
+        self._reports = self._read_history()
 
     def fresh(self, *, at_least: int = 1) -> None:
         """Begin a new generation, numbered `at_least` so; earlier versions stay on disk and are followed no more.
@@ -78,6 +85,7 @@ class Store:
         self.drop_spools()
         if self._history_file.exists():
             self._history_file.replace(self.folder / f"history-{self.generation}.jsonl")
+        self._reports = {}
         self.generation = max(self.generation + 1, at_least)
         write_atomically(self.folder / "generation.json", msgspec.json.encode(Generation(generation=self.generation)))
 
@@ -118,6 +126,7 @@ class Store:
         needed = {b.sha256 for p in self._versions.glob("*.json") for b in self._blobs_of(p)}
         for stage in (self.stages.current, self.stages.production):
             needed |= {b.sha256 for b in stage.blobs.values()} if stage else set()
+        needed.add(self.stages.strategy or "")
         for file in self._blobs.iterdir():
             if file.name not in needed:
                 file.unlink(missing_ok=True)
@@ -145,24 +154,33 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def append_history(self, report: RoundReport) -> None:
+        """Make a report durable; one of a round attempt that is known already takes its place."""
         append_line(self._history_file, msgspec.json.encode(report))
+        self._reports[report.round, report.attempt] = report
+        if len(self._reports) > KEPT_REPORTS:
+            del self._reports[next(iter(self._reports))]
 
     def history(self, newest: int) -> list[RoundReport]:
         """The newest reports, oldest first; one a round attempt: the last that was written of it."""
-        reports: dict[tuple[int, int], RoundReport] = {}
-        for line in self._history_lines():
-            reports[line.round, line.attempt] = line
-        return list(reports.values())[-newest:] if newest > 0 else []
+        return list(self._reports.values())[-newest:] if newest > 0 else []
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.folder).free
 
-    def _history_lines(self) -> Iterable[RoundReport]:
-        for line in whole_lines(self._history_file):
+    def _read_history(self) -> dict[tuple[int, int], RoundReport]:
+        """The newest reports; the file is written anew when it has grown to twice of them."""
+        reports: dict[tuple[int, int], RoundReport] = {}
+        lines = 0
+        for lines, line in enumerate(whole_lines(self._history_file), start=1):  # noqa: B007 - counted
             try:
-                yield msgspec.json.decode(line, type=RoundReport)
+                report = msgspec.json.decode(line, type=RoundReport)
             except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 raise StateError(f"{self._history_file}: a line cannot be read: {error}") from error
+            reports[report.round, report.attempt] = report
+        kept = dict(list(reports.items())[-KEPT_REPORTS:])
+        if lines > 2 * KEPT_REPORTS:
+            write_atomically(self._history_file, b"".join(msgspec.json.encode(r) + b"\n" for r in kept.values()))
+        return kept
 
     def _blobs_of(self, path: Path) -> Iterable[Blob]:
         manifest = _load(path, Manifest)

@@ -212,7 +212,7 @@ class Collector:
         """Check an update; when it is right, store it, count it, and only then let the receipt leave."""
         try:
             update = self._uploads.check(node)
-            examples = self._round.weight(self._uploads.offer(node))
+            examples = self._round.would_be(node, self._uploads.offer(node)).examples
             self._sum.check(update, examples)
         except (TransferError, RefusedError) as error:
             self._carry_out(self._round.rejected(node, str(error)))
