@@ -6,6 +6,7 @@ memory is one model. A value w·x is stored as rint(w·x·2^bits); the range is 
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,8 @@ from dl_mqtt_clients.errors import RefusedError
 
 BLOCK: Final = 1 << 15  # values a pass: their float64 copies stay in the second-level cache
 _LIMIT_BITS: Final = 62  # of a signed 64-bit sum, one spare
+_ROUNDING: Final = 1.5 * 2.0**52  # a float64 near it has steps of 1: adding it rounds half to even, as rint does
+_ROUNDING_BITS: Final = int(np.float64(_ROUNDING).view(np.int64))
 
 
 def scale_bits(*, max_abs: float, max_weight: float) -> int:
@@ -30,31 +33,37 @@ class RunningSum:
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], *, bits: int) -> None:
         self.bits = bits
-        self.weight = 0  # Σ wₖ: examples
+        self.weight: int | Fraction = 0  # Σ wₖ, exact: examples, or what a strategy takes for them
         self.updates = 0
         self._sums = [np.zeros(shape, dtype=np.int64) for shape in shapes]
         self._headroom = 2.0**_LIMIT_BITS
         self._scaled = np.empty(BLOCK, dtype=np.float64)
         self._steps = np.empty(BLOCK, dtype=np.int64)
 
-    def check(self, update: Sequence[np.ndarray], weight: int) -> float:
+    def check(self, update: Sequence[np.ndarray], weight: float, *, scale: float = 1.0) -> float:
         """Largest fixed-point value this update may add. RefusedError when the sum might leave its range."""
-        if weight < 1:
-            raise RefusedError(f"weight: expected at least 1. Received: {weight}")
-        largest = max((_largest(u) for u in update), default=0.0) * weight * 2.0**self.bits
+        if not (0 < weight < math.inf):
+            raise RefusedError(f"weight: expected a finite number > 0. Received: {weight}")
+        if [u.shape for u in update] != [s.shape for s in self._sums]:
+            raise RefusedError("update has other shapes than the running sum")
+        largest = max((_largest(u) for u in update), default=0.0) * abs(self._factor(weight, scale))
         if not largest < self._headroom:
             raise RefusedError("update too large for the running sum")
         return largest
 
-    def add(self, update: Sequence[np.ndarray], *, weight: int) -> None:
-        """Add weight · update. RefusedError, and nothing added, when it would leave the range."""
-        if [u.shape for u in update] != [s.shape for s in self._sums]:
-            raise RefusedError("update has other shapes than the running sum")
-        self._headroom -= self.check(update, weight)
-        factor = weight * 2.0**self.bits
+    def add(
+        self, update: Sequence[np.ndarray], *, weight: float, scale: float = 1.0, largest: float | None = None
+    ) -> None:
+        """Add weight · scale · update, and `weight` to Σ wₖ: a scale (clipping) makes an update smaller, not rarer.
+
+        RefusedError, and nothing added, when it would leave the range. `largest`: what `check` said of this update.
+        """
+        if largest is None or not largest < self._headroom:
+            largest = self.check(update, weight, scale=scale)
+        self._headroom -= largest
         for total, part in zip(self._sums, update, strict=True):
-            self._add_blocks(total.reshape(-1), part.reshape(-1), factor)
-        self.weight += weight
+            self._add_blocks(total.reshape(-1), part.reshape(-1), self._factor(weight, scale), largest)
+        self.weight += weight if isinstance(weight, int) else Fraction(weight)
         self.updates += 1
 
     def __add__(self, other: "RunningSum") -> "RunningSum":
@@ -76,17 +85,25 @@ class RunningSum:
         """Σ wₖ·xₖ / Σ wₖ, float64, one array a variable."""
         if self.weight <= 0:
             raise ValueError(f"weight: expected a positive sum of examples. Received: {self.weight}")
-        divisor = self.weight * 2.0**self.bits
+        divisor = float(self.weight) * 2.0**self.bits
         return [s / divisor for s in self._sums]
 
-    def _add_blocks(self, total: np.ndarray, part: np.ndarray, factor: float) -> None:
+    def _factor(self, weight: float, scale: float) -> float:
+        return float(weight) * scale * 2.0**self.bits
+
+    def _add_blocks(self, total: np.ndarray, part: np.ndarray, factor: float, largest: float) -> None:
         for start in range(0, part.size, BLOCK):
             piece = part[start : start + BLOCK]
             scaled, steps = self._scaled[: piece.size], self._steps[: piece.size]
             np.copyto(scaled, piece)  # first: a product in the piece's own float32 would round, in float16 overflow
             np.multiply(scaled, factor, out=scaled)
-            np.rint(scaled, out=scaled)
-            np.copyto(steps, scaled, casting="unsafe")
+            if largest < 2.0**51:  # the cast below costs as much as all the rest on processors without AVX-512
+                np.add(scaled, _ROUNDING, out=scaled)
+                steps = scaled.view(np.int64)
+                np.subtract(steps, _ROUNDING_BITS, out=steps)
+            else:
+                np.rint(scaled, out=scaled)
+                np.copyto(steps, scaled, casting="unsafe")
             total[start : start + BLOCK] += steps
 
 
