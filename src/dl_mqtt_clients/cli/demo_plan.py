@@ -12,6 +12,7 @@ from dl_mqtt_clients.config import Settings, load_settings
 from dl_mqtt_clients.config.render import render_settings
 from dl_mqtt_clients.data.dataset import Splits
 from dl_mqtt_clients.data.sources import detect
+from dl_mqtt_clients.services.base_model import training_rows
 
 # Chosen so that one sees it learn: in ten rounds of a second or two, not in one.
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -133,7 +134,7 @@ def node_command(plan: Plan, command: str, node: str) -> list[str]:
 
 def training_streams(plan: Plan, splits: Splits) -> list[str]:
     """Arguments of `fedlearn generate`: each trainer's share of the training part, by group where there are enough."""
-    groups = splits.train.normal().groups
+    groups = training_rows(plan.settings, splits.train).groups
     natural = groups is not None and len(np.unique(groups.astype(str))) >= len(plan.trainers)
     changes = {"generator.part": "train", "data.partition": "group" if natural else "even"}
     return _streams(plan, plan.trainers, changes)

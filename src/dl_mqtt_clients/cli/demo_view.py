@@ -74,7 +74,7 @@ class Lines:
 
 def _progress(fleet: Fleet) -> str:
     alive = sum(status.state not in ("lost", "stopped") for status in fleet.nodes.values())
-    open_round = f"round {fleet.round.round}: {fleet.round_done():.0%}, " if fleet.round else ""
+    open_round = f"round {fleet.round.round}: {fleet.round_done():.0%}, " if fleet.round and fleet.round.phase == "open" else ""
     return f"{open_round}{alive} nodes, {fleet.reading_rate():,.0f} readings/s"
 
 

@@ -51,11 +51,11 @@ class Loop:
     def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
         """Turn until `stop` was called or `until()` holds after a call."""
         while not self.stopping and not until():
-            self._run_timers()
+            ran = self._run_timers()
             if self.stopping:
                 return
             try:
-                call = self._inbox.get(timeout=self._wait_s())
+                call = self._inbox.get(timeout=0.0 if ran else self._wait_s())  # a timer may have made `until` true
             except Empty:
                 continue
             self._guard(call)
@@ -79,14 +79,16 @@ class Loop:
             return None
         return max(min(due for due, _ in self._timers.values()) - time.monotonic(), 0.0)
 
-    def _run_timers(self) -> None:
-        if not self._timers:
-            return
+    def _run_timers(self) -> bool:
+        """Whether one was due."""
+        ran = False
         now = time.monotonic()
         for name, (due, call) in list(self._timers.items()):
             if due <= now and self._timers.get(name) == (due, call):
                 del self._timers[name]
                 self._guard(call)
+                ran = True
+        return ran
 
     def _guard(self, call: Call) -> None:
         self.turns += 1
