@@ -161,7 +161,7 @@ class Round:
         """A node offers, perhaps for the tenth time."""
         self._now = now
         held = self.accepted.get(node)
-        if offer.sha256 in (held and held.sha256, self.plan.recent.get(node)):
+        if offer.sha256 == (held and held.sha256) or self._was_merged(node, offer):
             return [Receipt(node, offer.sha256)]
         if held is not None and self.plan.mode == "async" and not self._reason_against(node, offer):
             return [Wait(node, offer.sha256)]  # its turn comes with the next buffer
@@ -220,6 +220,14 @@ class Round:
         self._waiting.pop(node, None)
         return [Forget(node), *self._refuse(node, upload.offer.sha256, reason), *self._serve_waiting()]
 
+    def deferred(self, node: str) -> list[Decision]:
+        """The update is right, but could not be stored (a full disk): its node offers it again later."""
+        upload = self._uploads.pop(node, None)
+        if upload is None:
+            return []
+        self._waiting.pop(node, None)
+        return [Forget(node), Wait(node, upload.offer.sha256), *self._serve_waiting()]
+
     def tick(self, *, now: float) -> list[Decision]:
         """Time has passed, or somebody came or went."""
         self._now = now
@@ -272,6 +280,10 @@ class Round:
         return is_drawn(plan.seed, round_number=round_number, attempt=attempt, node=node, fraction=plan.fraction)
 
     # ---- inside ----
+
+    def _was_merged(self, node: str, offer: Offer) -> bool:
+        """Whether the offer is of an earlier round that counted it; an equal update of this round is another one."""
+        return offer.round < self.plan.round and self.plan.recent.get(node) == offer.sha256
 
     def _reason_against(self, node: str, offer: Offer) -> str:
         plan, is_sync = self.plan, self.plan.mode == "sync"

@@ -6,6 +6,7 @@ The round engine decides; this class carries its decisions out: replies, files, 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from dl_mqtt_clients.aggregation import rounds as engine
 from dl_mqtt_clients.aggregation.fixed_point import RunningSum, scale_bits
 from dl_mqtt_clients.aggregation.store import OpenRound, Store
 from dl_mqtt_clients.config import Settings
-from dl_mqtt_clients.errors import RefusedError, TransferError
+from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.uploads import Uploads
 from dl_mqtt_clients.services.versions import Versions
@@ -25,6 +26,9 @@ from dl_mqtt_clients.wire.weights import header_limit, nbytes, update_positions
 log = logging.getLogger(__name__)
 
 Send = Callable[[str, Reply], None]
+
+HOPELESS_AFTER_S: Final = 2.0  # time for nodes to show up before a cohort that is too small is given up
+UNKNOWN: Final = 2**31  # nodes to expect while nobody knows who is there: only the deadline closes
 
 
 class Collector:
@@ -41,29 +45,30 @@ class Collector:
         roster: Roster,
         send: Send,
     ) -> None:
-        self.open_round = open_round
         self.outcome: type[engine.Close | engine.Abandon] | None = None
         self.accepted = 0  # by this process
         self.refusals: list[str] = []  # reasons since last asked
         self._settings, self._training = settings, training
         self._roster, self._send = roster, send
-        self._spool = store.write_open_round(open_round)
+        self._closed = False
+        self._expected = (-1, 0)  # (changes of the roster, live nodes of the cohort then)
+        limit = open_round.max_delta or settings.rounds.max_delta
+        plan = self._plan(open_round, versions, store.stages.recent)
+        bits = open_round.bits or _bits(plan, limit)
+        self.open_round = msgspec.structs.replace(open_round, bits=bits, max_delta=limit)
+        self._spool = store.write_open_round(self.open_round)
         store.drop_spools(but=self._spool)
         self._uploads = Uploads(
-            self._spool,
-            versions.variables,
-            chunk_bytes=settings.transfer.chunk_bytes,
-            max_delta=settings.rounds.max_delta,
+            self._spool, versions.variables, chunk_bytes=settings.transfer.chunk_bytes, max_delta=limit
         )
         self._opened_at = time.monotonic()
-        plan = self._plan(versions)
-        self._sum = self._rebuilt_sum(versions.update_shapes, plan)
+        self._sum = self._rebuilt_sum(versions.update_shapes, bits)
         self._round = engine.Round(
             plan,
             deadline=self._opened_at + settings.rounds.deadline_s,
             chunks_in_flight=settings.transfer.chunks_in_flight,
             is_known=roster.is_known,
-            expected_nodes=lambda: len(roster.live_trainers()),
+            expected_nodes=self._expected_nodes,
             accepted=[entry.accepted() for entry in self._spool.entries],
         )
 
@@ -83,7 +88,10 @@ class Collector:
 
     def tick(self) -> None:
         """Time has passed, or who lives has changed."""
-        self._carry_out(self._round.tick(now=time.monotonic()))
+        now = time.monotonic()
+        if self._is_hopeless(now):
+            self._round.deadline = now
+        self._carry_out(self._round.tick(now=now))
 
     def restart_clock(self) -> None:
         """The whole deadline from now on."""
@@ -91,7 +99,10 @@ class Collector:
         self._round.deadline = self._opened_at + self._settings.rounds.deadline_s
 
     def close(self) -> None:
-        self._spool.close()
+        """Release the files. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._spool.close()
 
     # ---- what there is to know ----
 
@@ -104,8 +115,19 @@ class Collector:
         """Whether an update is here or on its way."""
         return bool(self._round.accepted) or self._uploads.any_open
 
+    def holds(self, node: str, sha256: str) -> bool:
+        """Whether this update is accepted, or on its way and has its room."""
+        held = self._round.accepted.get(node)
+        return bool(held and held.sha256 == sha256) or self._uploads.expects(node, sha256)
+
     def next_tick_s(self) -> float:
-        return self._round.next_tick(now=time.monotonic()) + 0.001
+        now = time.monotonic()
+        hopeless = self._opened_at + HOPELESS_AFTER_S - now
+        return min(self._round.next_tick(now=now), hopeless if hopeless > 0 else float("inf")) + 0.001
+
+    def accepted_updates(self) -> dict[str, str]:
+        """Node -> hash of its update."""
+        return {a.node: a.sha256 for a in self._round.accepted.values()}
 
     def mean(self) -> list[np.ndarray]:
         """The weighted mean of what was accepted, one array a position that travels."""
@@ -124,7 +146,7 @@ class Collector:
             fraction=plan.fraction,
             seed=plan.seed,
             deadline_s=round(max(self._round.deadline - time.monotonic(), 1.0), 3),
-            target_updates=self._round.target,
+            target_updates=self._round.target if plan.target_updates or self._roster.is_settled else 0,
             min_updates=plan.min_updates,
             inline_bytes=plan.inline_bytes,
             chunk_bytes=plan.chunk_bytes,
@@ -154,32 +176,60 @@ class Collector:
 
     # ---- inside ----
 
-    def _plan(self, versions: Versions) -> engine.RoundPlan:
+    def _expected_nodes(self) -> int:
+        """Live nodes of the cohort: when all have delivered, nobody else can be waited for."""
+        if not self._roster.is_settled:
+            return UNKNOWN
+        if self._expected[0] != self._roster.changes:
+            drawn = sum(self._round.is_drawn(node) for node in self._roster.live_trainers())
+            self._expected = (self._roster.changes, drawn)
+        return self._expected[1]
+
+    def _is_hopeless(self, now: float) -> bool:
+        """Whether the cohort turned out so small that the quorum cannot be reached: the next attempt asks more."""
+        plan, accepted = self._round.plan, self._round.accepted
+        if plan.fraction >= 1.0 or plan.mode != "sync" or len(accepted) >= plan.min_updates:
+            return False
+        if now < self._opened_at + HOPELESS_AFTER_S or not self._roster.is_settled or self._uploads.any_open:
+            return False
+        live = self._roster.live_trainers()
+        return bool(live) and all(node in accepted for node in live if self._round.is_drawn(node))
+
+    def _plan(self, open_round: OpenRound, versions: Versions, recent: dict[str, str]) -> engine.RoundPlan:
         rounds, transfer = self._settings.rounds, self._settings.transfer
         travelling = [versions.variables[p] for p in update_positions(versions.variables)]
         size = nbytes([msgspec.structs.replace(v, dtype="float32") for v in travelling])
         largest = size + 8 + header_limit(len(travelling))
-        cohort = max(len(self._roster.live_trainers()), rounds.target_updates, rounds.min_updates)
         return engine.RoundPlan(
-            round=self.open_round.round,
-            attempt=self.open_round.attempt,
+            round=open_round.round,
+            attempt=open_round.attempt,
             base=versions.current.version,
             seed=self._settings.federation.seed,
-            fraction=self.open_round.fraction,
+            recent=recent,
+            fraction=open_round.fraction,
             target_updates=rounds.target_updates,
             min_updates=rounds.min_updates,
             max_examples=rounds.max_examples or self._training.window * self._training.epochs,
             update_bytes=(size + 8, min(largest, transfer.max_update_bytes)),
             chunk_bytes=transfer.chunk_bytes,
-            inline_bytes=largest if largest * cohort * self.open_round.fraction <= transfer.inline_bytes else 0,
+            inline_bytes=largest if largest * self._cohort(open_round) <= transfer.inline_bytes else 0,
         )
 
-    def _rebuilt_sum(self, shapes: Sequence[tuple[int, ...]], plan: engine.RoundPlan) -> RunningSum:
-        nodes = max(plan.target_updates, 1000)
-        bits = scale_bits(max_abs=self._settings.rounds.max_delta, max_weight=float(plan.max_examples) * nodes)
+    def _cohort(self, open_round: OpenRound) -> float:
+        """How many may send their updates unasked; before anybody was heard, any number."""
+        rounds = self._settings.rounds
+        live = len(self._roster.live_trainers()) or rounds.target_updates or float("inf")
+        return max(live, rounds.target_updates, rounds.min_updates) * open_round.fraction
+
+    def _rebuilt_sum(self, shapes: Sequence[tuple[int, ...]], bits: int) -> RunningSum:
+        """Of what was accepted before a crash. StateError when that is no longer what was accepted."""
         total = RunningSum(shapes, bits=bits)
-        for entry, data in self._spool.updates():
-            total.add(self._uploads.read(data), weight=entry.examples)
+        try:
+            for entry, data in self._spool.updates():
+                total.add(self._uploads.read(data), weight=entry.examples)
+        except (TransferError, RefusedError) as error:
+            hint = "remove this folder to begin the round again"
+            raise StateError(f"{self._spool.folder}: an accepted update is damaged: {error} ({hint})") from error
         return total
 
     def _carry_out(self, decisions: Sequence[engine.Decision]) -> None:
@@ -217,12 +267,18 @@ class Collector:
         except (TransferError, RefusedError) as error:
             self._carry_out(self._round.rejected(node, str(error)))
             return
-        self._uploads.accept(node, examples=examples)
+        try:
+            self._uploads.accept(node, examples=examples)
+        except OSError:
+            self._carry_out(self._round.deferred(node))
+            raise  # told in the status
         decisions = self._round.stored(node, now=time.monotonic())
         self._carry_out(decisions[:1])  # the receipt: the node need not wait for our arithmetic
         self._sum.add(update, weight=examples)
         self.accepted += 1
         self._carry_out(decisions[1:])
+        if self.outcome is None:
+            self.tick()
 
     def _reply(self, node: str, kind: str, sha256: str, *, chunks: tuple[int, ...] = (), reason: str = "") -> None:
         reply = Reply(
@@ -234,3 +290,8 @@ class Collector:
             reason=reason[:2000],
         )
         self._send(node, reply)
+
+
+def _bits(plan: engine.RoundPlan, max_delta: float) -> int:
+    nodes = max(plan.target_updates, 1000)
+    return scale_bits(max_abs=max_delta, max_weight=float(plan.max_examples) * nodes)

@@ -1,6 +1,7 @@
 """Fetches what a manifest names, from the broker's retained chunks, by exact topic; no manager is needed for it."""
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -10,21 +11,29 @@ from dl_mqtt_clients.transport.base import Delivery, Transport
 from dl_mqtt_clients.wire.messages import Blob, Manifest
 from dl_mqtt_clients.wire.topics import Topics
 from dl_mqtt_clients.wire.transfer import Download
+from dl_mqtt_clients.wire.weights import header_limit, nbytes
 
 log = logging.getLogger(__name__)
 
-ASK_AGAIN_S: Final = 1.0
+NEEDED: Final = ("architecture", "weights")
+MAX_ARCHITECTURE_BYTES: Final = 16 * 1024 * 1024
+FIRST_PAUSE_S: Final = 1.0  # before missing chunks are asked for again
+LAST_PAUSE_S: Final = 30.0
 
 Blobs = dict[str, bytes | bytearray]
 
 
 class Fetcher:
-    """One manifest at a time; a newer one replaces it. `on_ready(manifest, blobs)` runs when all is verified."""
+    """One manifest at a time; a newer one replaces it. `on_ready(manifest, blobs)` runs when all is verified.
+
+    What does not come, or comes wrong, is asked for again, ever more seldom: the manager may repair it at any time.
+    """
 
     def __init__(
         self,
         loop: Loop,
         topics: Topics,
+        transport: Transport,
         *,
         limit_bytes: int,
         on_ready: Callable[[Manifest, Blobs], None],
@@ -32,54 +41,38 @@ class Fetcher:
     ) -> None:
         self._loop = loop
         self._topics = topics
+        self._transport = transport
         self._limit = limit_bytes
         self._on_ready = on_ready
         self._on_error = on_error
-        self._transport: Transport | None = None
         self._manifest: Manifest | None = None
         self._downloads: dict[str, Download] = {}  # by hash
         self._held: Blobs = {}  # by hash
+        self._pause_s = FIRST_PAUSE_S
 
     @property
     def wanted(self) -> Manifest | None:
         """The manifest that is being fetched."""
         return self._manifest
 
-    def connected(self, transport: Transport) -> None:
-        """Call on every connect: the transport subscribes again by itself, and chunks come again."""
-        self._transport = transport
-
-    def hold(self, sha256: str, content: bytes | bytearray) -> None:
-        """A blob we have already (from disk, or because we made it)."""
-        self._held[sha256] = content
-
     def want(self, manifest: Manifest) -> None:
-        """Fetch what of this manifest is not held yet."""
-        self.cancel()
-        needed = {blob.sha256 for blob in manifest.blobs.values()}
+        """Fetch what of this manifest is not held yet; of what was being fetched, what it needs too goes on."""
+        needed = {blob.sha256: blob for blob in (manifest.blobs[name] for name in NEEDED)}
+        going = self._downloads
+        self.cancel(but=needed)
         self._held = {k: v for k, v in self._held.items() if k in needed}
-        self._manifest = manifest
         try:
             self._downloads = {
-                b.sha256: Download(b, limit_bytes=self._limit)
-                for b in manifest.blobs.values()
-                if b.sha256 not in self._held
+                blob.sha256: self._download(blob, going) for blob in needed.values() if blob.sha256 not in self._held
             }
         except TransferError as error:
-            self._manifest = None
+            self.cancel()
             self._on_error(str(error))
             return
+        self._manifest = manifest
+        self._pause_s = FIRST_PAUSE_S
         self._ask()
         self._finish_if_complete()
-
-    def cancel(self) -> None:
-        """Stop fetching."""
-        for sha256, download in self._downloads.items():
-            for index in download.asked:
-                self._unsubscribe(sha256, index)
-        self._downloads = {}
-        self._manifest = None
-        self._loop.cancel("fetch")
 
     def receive(self, delivery: Delivery) -> bool:
         """Take a delivery when it is a chunk. A wrong chunk is reported, and asked for again."""
@@ -95,49 +88,75 @@ class Fetcher:
         except TransferError as error:
             self._on_error(str(error))
             return True
-        self._unsubscribe(sha256, int(index))
+        self._transport.unsubscribe(self._topics.blob(sha256, index))
+        self._pause_s = FIRST_PAUSE_S
         self._ask()
         self._finish_if_complete()
         return True
 
+    def _download(self, blob: Blob, going: dict[str, Download]) -> Download:
+        held = going.get(blob.sha256)
+        return held if held and held.reception.blob == blob else Download(blob, limit_bytes=self._limit)
+
+    def cancel(self, *, but: dict[str, Blob] | None = None) -> None:
+        """Stop fetching, but for these."""
+        for sha256, download in self._downloads.items():
+            if but is None or but.get(sha256) != download.reception.blob:
+                for index in download.asked:
+                    self._transport.unsubscribe(self._topics.blob(sha256, index))
+        self._downloads = {}
+        self._manifest = None
+        self._loop.cancel("fetch")
+
     def _ask(self) -> None:
-        if self._transport is None:
-            return
         for sha256, download in self._downloads.items():
             for index in download.to_ask():
                 self._transport.subscribe(self._topics.blob(sha256, index))
         if self._downloads:
-            self._loop.at("fetch", ASK_AGAIN_S, self._ask_again)
+            self._loop.at("fetch", self._pause_s, self._ask_again)
 
     def _ask_again(self) -> None:
-        """No chunk came for a while: the broker may have dropped some."""
-        if self._transport is not None and self._transport.connected:
+        """No chunk came for a while: the broker may have dropped some, or never had them."""
+        if self._transport.connected:
             for sha256, download in self._downloads.items():
-                for index in download.asked:
+                for index in sorted(download.asked):
                     self._transport.subscribe(self._topics.blob(sha256, index))
-        self._loop.at("fetch", ASK_AGAIN_S, self._ask_again)
+        self._pause_s = min(2.0 * self._pause_s, LAST_PAUSE_S)
+        self._ask()
 
     def _finish_if_complete(self) -> None:
         manifest = self._manifest
         if manifest is None or any(not d.reception.complete for d in self._downloads.values()):
             return
-        downloads, self._downloads, self._manifest = self._downloads, {}, None
-        self._loop.cancel("fetch")
-        try:
-            self._held.update({sha256: d.result() for sha256, d in downloads.items()})
-        except TransferError as error:
-            self._on_error(str(error))
+        for sha256, download in list(self._downloads.items()):
+            try:
+                self._held[sha256] = download.result()
+            except TransferError as error:
+                self._downloads[sha256] = Download(download.reception.blob, limit_bytes=self._limit)
+                self._on_error(str(error))
+            else:
+                del self._downloads[sha256]
+        if self._downloads:
+            self._loop.at("fetch", self._pause_s, self._ask_again)
             return
-        self._on_ready(manifest, {name: self._held[blob.sha256] for name, blob in manifest.blobs.items()})
-
-    def _unsubscribe(self, sha256: str, index: int) -> None:
-        if self._transport is not None:
-            self._transport.unsubscribe(self._topics.blob(sha256, index))
+        self._manifest = None
+        self._loop.cancel("fetch")
+        self._on_ready(manifest, {name: self._held[manifest.blobs[name].sha256] for name in NEEDED})
 
 
-def blob_of(manifest: Manifest, name: str) -> Blob:
-    """The blob a manifest must have. TransferError when it lacks it."""
-    try:
-        return manifest.blobs[name]
-    except KeyError as error:
-        raise TransferError(f"manifest: expected a blob {name!r}. Received: {sorted(manifest.blobs)[:5]}") from error
+def check_sizes(manifest: Manifest, *, stage: str, max_parameters: int) -> None:
+    """TransferError when a manifest lacks a blob, or announces sizes that cannot be: before anything is allocated."""
+    if manifest.stage != stage:
+        raise TransferError(f"manifest: expected stage {stage!r}. Received: {manifest.stage!r}")
+    missing = [name for name in NEEDED if name not in manifest.blobs]
+    if missing:
+        raise TransferError(f"manifest: expected a blob {missing[0]!r}. Received: {sorted(manifest.blobs)[:5]}")
+    parameters = sum(math.prod(v.shape) for v in manifest.variables)
+    if parameters > max_parameters:
+        raise TransferError(f"manifest: expected at most {max_parameters} parameters. Announced: {parameters}")
+    architecture, weights = (manifest.blobs[name].bytes for name in NEEDED)
+    if architecture > MAX_ARCHITECTURE_BYTES:
+        raise TransferError(f"architecture: expected at most {MAX_ARCHITECTURE_BYTES} bytes. Announced: {architecture}")
+    size, header = nbytes(manifest.variables), header_limit(len(manifest.variables))
+    if not size <= weights <= size + header + 8:
+        raise TransferError(f"weights: expected {size} to {size + header + 8} bytes. Announced: {weights}")

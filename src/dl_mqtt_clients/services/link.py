@@ -31,7 +31,10 @@ class Link:
         self.name = client_id
         self.transport: Transport = open_transport(address, client_id=client_id, will=will)
 
-    def start(self) -> None:
+    def start(self, *topic_filters: str) -> None:
+        """Connect, and hear these topics on every connection."""
+        for topic_filter in topic_filters:
+            self.transport.subscribe(topic_filter)
         self.transport.start(
             on_message=lambda d: self._loop.post(lambda: self._on_message(d)),
             on_connected=lambda: self._loop.post(self._connected),

@@ -61,15 +61,16 @@ class Loop:
             self._guard(call)
 
     def pump(self) -> None:
-        """Do everything that is due now."""
-        while not self.stopping:
+        """Do everything that is due now; what comes meanwhile waits for the next time, so that a flood ends no fit."""
+        for _ in range(self._inbox.qsize()):
             try:
                 call = self._inbox.get_nowait()
             except Empty:
                 break
             self._guard(call)
-        if not self.stopping:
-            self._run_timers()
+            if self.stopping:
+                return
+        self._run_timers()
 
     def _stop(self) -> None:
         self.stopping = True
@@ -118,8 +119,10 @@ class Service:
         try:
             self._start()
             self.loop.run(until=self._done)
-        finally:
-            self._finish()
+        except BaseException as error:
+            self._finish_after(error)
+            raise
+        self._finish()
         return self
 
     def stop(self) -> None:
@@ -131,9 +134,14 @@ class Service:
         self._thread.start()
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         self.stop()
-        self.wait()
+        try:
+            self.wait()
+        except Exception:
+            if error is None:
+                raise
+            log.exception("%s failed as well", type(self).__name__)  # the block's own error goes first
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until a service started by `with` has ended: True, or False when the time is up. Raises its error."""
@@ -151,6 +159,15 @@ class Service:
             self.run()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._failure = error
+
+    def _finish_after(self, error: BaseException) -> None:
+        """Say goodbye as far as that is possible; the error that ended the service is the one that is told."""
+        if isinstance(error, Exception):
+            self._note_error(error)
+        try:
+            self._finish()
+        except Exception:
+            log.exception("%s: the goodbye failed as well", type(self).__name__)
 
     def _note_error(self, error: Exception) -> None:
         self.last_error = f"{type(error).__name__}: {error}"[:1000]

@@ -5,11 +5,12 @@ turns messages into events. What is published is published again on every connec
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,7 +18,7 @@ from dl_mqtt_clients.aggregation.evaluation import Evaluation
 from dl_mqtt_clients.aggregation.files import only_one
 from dl_mqtt_clients.aggregation.store import OpenRound, Store
 from dl_mqtt_clients.config import Settings
-from dl_mqtt_clients.errors import MessageError
+from dl_mqtt_clients.errors import MessageError, ModelError, StateError
 from dl_mqtt_clients.services.collecting import Collector
 from dl_mqtt_clients.services.from_settings import address, training, with_brokers
 from dl_mqtt_clients.services.link import Link
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SETTLED_AFTER_S: Final = 2.0  # after connecting, should our own status not come back
+AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
+MOST_STATISTICS: Final = 4096  # nodes whose statistics are kept though no status of theirs was heard
+MOST_KINDS: Final = 50  # of refusals, in the status
+_VARIABLE: Final = re.compile(r"\b[0-9a-f]{8,}\b…?|\d+|…")
 _NO_UPDATE = "0" * 64  # names no update: a refusal of a message that could not be read
 
 
@@ -103,8 +109,17 @@ class Manager(Service):
 
     def _start(self) -> None:
         topics = self._topics
+        try:
+            self._open(self._store.open_round() or self._next_round())
+        except OSError as error:
+            raise StateError(f"{self._store.folder}: cannot be written: {error}") from error
         self._status = StatusBoard(
-            self.loop, topics.manager_status, instance=self._instance, current=self.current_status
+            self.loop,
+            topics.manager_status,
+            instance=self._instance,
+            past=self._store.folder / "instances",
+            current=self.current_status,
+            on_settled=self._settled,
         )
         self._link = Link(
             self.loop,
@@ -116,21 +131,33 @@ class Manager(Service):
             on_disconnected=self._disconnected,
         )
         self._publisher = Publisher(topics, self._store, self._link)
-        self._open(self._store.open_round() or OpenRound(round=self.versions.current.round + 1))
-        self._link.start()
+        if self._is_finished:
+            log.info("all %d rounds are done already", self._rounds.count)
+        if self.versions.unpromoted and self.versions.current.number:  # killed before it was
+            self.loop.at("promote", self._rounds.statistics_deadline_s, self._promote_at_deadline)
+        self._status.begin(self._link)
+        self._link.start(
+            topics.status("+", "+"),
+            topics.offer("+"),
+            topics.update("+", "+", "+"),
+            topics.statistics("+", "+"),
+            topics.command,
+            self._publisher.leftovers,
+        )
 
     def _finish(self) -> None:
         self._state = "finished" if self._is_finished else "stopped"
-        try:
-            if hasattr(self, "_link"):
-                if self.versions.unpromoted:
+        with ExitStack() as ends:  # each of them, whatever happens to the others; the last one first
+            ends.callback(self._exit.close)
+            if not hasattr(self, "_link"):
+                return
+            ends.callback(self._collector.close)
+            ends.callback(self._link.stop)
+            ends.callback(self._status.goodbye)
+            if not self._status.displaced:
+                if self.versions.unpromoted and self.versions.current.number:
                     self._promote()
-                self.versions.export()
-                self._status.goodbye()
-                self._link.stop()
-                self._collector.close()
-        finally:
-            self._exit.close()
+                self._export()
 
     def _done(self) -> bool:
         return self._is_finished and not self.versions.unpromoted and not self._awaits_measurements
@@ -148,35 +175,35 @@ class Manager(Service):
         return bool(count) and self.versions.current.round >= count
 
     def _connected(self) -> None:
-        self._publisher.connected()
-        for pattern in (
-            self._topics.status("+", "+"),
-            self._topics.offer("+"),
-            self._topics.update("+", "+", "+"),
-            self._topics.statistics("+", "+"),
-            self._topics.command,
-        ):
-            self._link.transport.subscribe(pattern)
-        self._publisher.publish(self.versions.published())
+        self._roster.resume()
+        self.loop.at("settled", SETTLED_AFTER_S, self._settled)
+        self._publisher.connected(self.versions.published())
         self._announce()
         self._publish_history()
-        self._status.connected(self._link)
+        self._status.connected()
+
+    def _settled(self) -> None:
+        """Whoever is there has shown: their retained statuses came before our own came back."""
+        self.loop.cancel("settled")
+        self._roster.is_settled = True
+        self._tick()
 
     def _disconnected(self, reason: str) -> None:
+        self._roster.is_settled = False
         self.last_error = reason
 
     # ---- messages ----
 
     def _receive(self, delivery: Delivery) -> None:
-        if self._status.is_own(delivery) or self._publisher.found(delivery):
-            return
-        if delivery.topic == self._topics.command:
-            self._command(delivery)
-            return
         try:
+            if self._status.is_own(delivery) or self._publisher.found(delivery):
+                return
+            if delivery.topic == self._topics.command:
+                self._command(delivery)
+                return
             topic = self._topics.parse_node(delivery.topic)
         except MessageError as error:
-            self._refuse_message(str(error))
+            self._refuse_message(f"{delivery.topic[:200]}: {error}")
             return
         handlers = {
             "status": self._node_status,
@@ -185,27 +212,28 @@ class Manager(Service):
             "statistics": self._statistics,
         }
         handler = handlers.get(topic.kind)
-        if handler is None or (topic.kind in ("offer", "update") and topic.role != "trainer"):
-            self._refuse_message(f"topic: nothing is expected at {topic.role}/{topic.kind[:64]}")
+        if handler is None:
             return
         try:
             handler(topic, delivery)
-            self._follow_up()
         except MessageError as error:
             self._refuse_message(f"{topic.node}: {error}")
             if topic.kind == "offer":
                 self._refuse(topic.node, str(error))
+        finally:
+            self._follow_up()
 
     def _node_status(self, topic: NodeTopic, delivery: Delivery) -> None:
         status = decode(delivery.payload, NodeStatus) if delivery.payload else None
         self._roster.heard(topic.node, topic.role, status)
         self._status.changed()
-        if not self._paused:
+        if not (self._paused or self._resting):
             self._collector.tick()  # who lives decides the target
 
     def _offer(self, topic: NodeTopic, delivery: Delivery) -> None:
         offer = decode(delivery.payload, Offer)
-        if self._store.free_bytes() - offer.bytes < self.settings.transfer.min_free_disk_bytes:
+        held = self._collector.holds(topic.node, offer.sha256)
+        if not held and self._store.free_bytes() - offer.bytes < self.settings.transfer.min_free_disk_bytes:
             self.last_error = "disk: too little free to take an update"
             self._refuse(topic.node, self.last_error, kind="wait", sha256=offer.sha256)
             return
@@ -217,7 +245,7 @@ class Manager(Service):
 
     def _statistics(self, topic: NodeTopic, delivery: Delivery) -> None:
         statistics = decode(delivery.payload, Statistics)
-        if statistics.version != self._evaluation.version or not self._roster.is_known(topic.node):
+        if statistics.version != self._evaluation.version or not self._may_count(topic.node):
             return
         try:
             self._evaluation.add(topic.node, topic.role, statistics)
@@ -230,13 +258,26 @@ class Manager(Service):
         elif self._evaluation.nodes("trainer") >= max(len(self._roster.live_trainers()), 1):
             self._promote()
 
+    def _may_count(self, node: str) -> bool:
+        """Statistics are kept until the next version, kilobytes a node: not those of any number of strangers."""
+        many = self._evaluation.nodes("trainer") + self._evaluation.nodes("predictor") >= MOST_STATISTICS
+        return self._roster.is_known(node) and (not many or node in self._roster.live_nodes())
+
     def _command(self, delivery: Delivery) -> None:
+        """MessageError, after the answer, when it is none."""
+        if delivery.retained:
+            return  # it was for a manager of the past
         try:
             answer = self._obey(decode(delivery.payload, Command).command)
         except MessageError as error:
-            answer = Answer(ok=False, message=str(error))
-        if delivery.response_topic and delivery.response_topic.startswith(self._topics.answer("")):  # nowhere else
-            self._link.transport.publish(delivery.response_topic, encode(answer), correlation=delivery.correlation)
+            self._answer(delivery, Answer(ok=False, message=str(error)))
+            raise
+        self._answer(delivery, answer)
+
+    def _answer(self, delivery: Delivery, answer: Answer) -> None:
+        topic = delivery.response_topic
+        if topic and topic.startswith(self._topics.answer("")):  # nowhere else
+            self._link.transport.publish(topic, encode(answer), correlation=delivery.correlation)
 
     def _obey(self, command: str) -> Answer:
         if command == "stop":
@@ -266,29 +307,45 @@ class Manager(Service):
 
     def _announce(self) -> None:
         """Publish the open round; its message expires with its deadline."""
-        phase = "idle" if self._is_finished else "paused" if self._paused else "open"
+        idle = self._is_finished or self._resting
+        phase = "idle" if idle else "paused" if self._paused else "open"
         announcement = self._collector.announcement(
             generation=self._store.generation, number=self.versions.current.number, phase=phase
         )
         self._publisher.announce(announcement, expiry_s=announcement.deadline_s if phase == "open" else None)
         self._watch_the_clock()
 
+    @property
+    def _resting(self) -> bool:
+        """Between two rounds."""
+        return self.loop.pending("pause")
+
     def _watch_the_clock(self) -> None:
-        if not self._paused and not self._is_finished:
+        if not (self._paused or self._is_finished or self._resting):
             self.loop.at("round", self._collector.next_tick_s(), self._tick)
 
     def _tick(self) -> None:
-        self._collector.tick()
-        self._follow_up()
-        self._watch_the_clock()
+        if self._paused or self._resting:
+            return
+        try:
+            self._collector.tick()
+        finally:
+            self._follow_up()
+            self._watch_the_clock()
 
     def _follow_up(self) -> None:
         """After every event of the round: count, and act when it is over."""
         for reason in self._collector.refusals:
             self._count_refusal(reason)
         self._collector.refusals.clear()
-        while self._collector.outcome is not None and not self._is_finished:
-            self._end_round()
+        try:
+            while self._collector.outcome is not None and not self._is_finished:
+                self._end_round()
+        except OSError as error:  # a full disk, as a rule: nothing is lost, and all of it can be done again
+            log.exception("round %d cannot be closed; trying again", self._collector.open_round.round)
+            self._note_error(error)
+            self._status.changed()
+            self.loop.at("again", AGAIN_AFTER_S, self._follow_up)
 
     def _end_round(self) -> None:
         """Merge or abandon, and announce what comes next."""
@@ -301,25 +358,33 @@ class Manager(Service):
         report = collector.report()
         if report.outcome == "merged":
             report = self._merge(report)
-        self._accepted += collector.accepted
-        collector.close()
         self._store.append_history(report)
+        collector.close()
         self._open(self._following(collector.open_round, report))
+        self._accepted += collector.accepted
         self._publish_round()
         self._tell(report)
 
     def _following(self, before: OpenRound, report: RoundReport) -> OpenRound:
         """After a merge the next round; after an abandoned attempt the same one, with more nodes asked."""
         if report.outcome == "merged":
-            return OpenRound(round=before.round + 1, fraction=self._rounds.fraction)
+            return self._next_round()
         fraction = min(1.0, before.fraction * self._rounds.fraction_growth)
         return OpenRound(round=before.round, attempt=before.attempt + 1, fraction=fraction)
 
+    def _next_round(self) -> OpenRound:
+        return OpenRound(round=self.versions.current.round + 1, fraction=self._rounds.fraction)
+
     def _merge(self, report: RoundReport) -> RoundReport:
-        if self.versions.unpromoted:
-            self._promote()
-        mean = self._collector.mean()
-        self.versions.merge(mean, round_number=report.round, metrics=report.metrics)
+        if self.versions.current.round < report.round:  # else it was, and something failed afterwards
+            if self.versions.unpromoted and self.versions.current.number:
+                self._promote()
+            self.versions.merge(
+                self._collector.mean(),
+                round_number=report.round,
+                metrics=report.metrics,
+                updates=self._collector.accepted_updates(),
+            )
         current = self.versions.current
         self._evaluation = Evaluation(current.version)
         self.loop.at("promote", self._rounds.statistics_deadline_s, self._promote_at_deadline)
@@ -328,14 +393,15 @@ class Manager(Service):
     def _publish_round(self) -> None:
         self._publisher.publish(self.versions.published())
         if self._rounds.pause_s and not self._is_finished:
-            self.loop.at("round", self._rounds.pause_s, self._announce_after_pause)
-        else:
-            self._announce()
+            self.loop.cancel("round")
+            self.loop.at("pause", self._rounds.pause_s, self._announce_after_pause)
+        self._announce()
         self._publisher.clear_all_but(self.versions.reachable())
 
     def _announce_after_pause(self) -> None:
         self._collector.restart_clock()
         self._announce()
+        self._tick()
 
     # ---- promotion ----
 
@@ -362,7 +428,15 @@ class Manager(Service):
         self._publisher.publish(self.versions.published())
         self._publish_history()
         self._status.changed()
-        self.versions.export()
+        self._export()
+
+    def _export(self) -> None:
+        """For people and other programs; a full disk or a folder that cannot be written stops no federation."""
+        try:
+            self.versions.export()
+        except (OSError, StateError, ModelError) as error:
+            self._note_error(error)
+            log.warning("the updated model cannot be written: %s", error)
 
     # ---- small things ----
 
@@ -399,7 +473,8 @@ class Manager(Service):
         self._count_refusal("malformed message")
 
     def _count_refusal(self, reason: str) -> None:
-        self._refused[reason.partition(":")[0]] += 1
+        kind = _VARIABLE.sub("", reason.partition(":")[0]).strip()[:80]  # without numbers: few kinds
+        self._refused[kind if kind in self._refused or len(self._refused) < MOST_KINDS else "other"] += 1
         self._status.changed()
 
     def current_status(self) -> ManagerStatus:

@@ -3,14 +3,17 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from dl_mqtt_clients.aggregation.files import only_one
 from dl_mqtt_clients.config import Settings
-from dl_mqtt_clients.errors import MessageError, ModelError, TransferError
-from dl_mqtt_clients.services.fetch import Blobs, Fetcher, blob_of
+from dl_mqtt_clients.data.readings import ReadingParser
+from dl_mqtt_clients.errors import DataError, MessageError, ModelError, TransferError
+from dl_mqtt_clients.services.fetch import Blobs, Fetcher, check_sizes
 from dl_mqtt_clients.services.from_settings import address, use_backend_of
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Service
@@ -44,10 +47,16 @@ class Node(Service):
         self.state: str = "starting"
         self.manifest: Manifest | None = None  # of the version held
         self.model: FederatedModel | None = None
+        self._exit = ExitStack()
         self._instance = new_instance()
-        self._newest = (0, 0)  # (generation, serial) of the newest manifest seen
         topic = self.topics.status(self.node_id, self.role)
-        self.status = StatusBoard(self.loop, topic, instance=self._instance, current=self.current_status)
+        self.status = StatusBoard(
+            self.loop,
+            topic,
+            instance=self._instance,
+            past=self.folder / "instances",
+            current=self.current_status,
+        )
         self.link = Link(
             self.loop,
             address(settings.broker),
@@ -60,6 +69,7 @@ class Node(Service):
         self.fetcher = Fetcher(
             self.loop,
             self.topics,
+            self.link.transport,
             limit_bytes=settings.transfer.max_update_bytes,
             on_ready=self._fetched,
             on_error=self._refuse_model,
@@ -69,8 +79,12 @@ class Node(Service):
     # ---- for the roles to fill in ----
 
     @abstractmethod
-    def _adopt(self, manifest: Manifest, weights: Sequence[np.ndarray]) -> None:
-        """A version is here, whole and fitting; `self.model` is rebuilt."""
+    def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
+        """Last step before a version is adopted. ModelError, and nothing changed, when it cannot be."""
+
+    @abstractmethod
+    def _adopted(self, weights: Sequence[np.ndarray]) -> None:
+        """`self.model` and `self.manifest` are this version's now."""
 
     @abstractmethod
     def _message(self, delivery: Delivery) -> None:
@@ -88,31 +102,32 @@ class Node(Service):
     def _start(self) -> None:
         from dl_mqtt_clients.learning import architecture  # noqa: F401, PLC0415 - Keras takes its time: do it now
 
+        self._exit.enter_context(only_one(self.folder))
         self.state = "waiting"
-        self.link.start()
+        self.status.begin(self.link)
+        self.link.start(self.topics.model(self.stage), *self._subscriptions())
         if self.stream is not None:
             self.stream.start()
 
     def _finish(self) -> None:
         self.state = "stopped"
-        self.status.goodbye()
-        self.link.stop()
-        if self.stream is not None:
-            self.stream.stop()
+        with ExitStack() as ends:  # each of them, whatever happens to the others; the last one first
+            ends.callback(self._exit.close)
+            if self.stream is not None:
+                ends.callback(self.stream.stop)
+            ends.callback(self.link.stop)
+            self.status.goodbye()
 
     def _connected(self) -> None:
-        self.fetcher.connected(self.link.transport)
-        for topic in (self.topics.model(self.stage), *self._subscriptions()):
-            self.link.transport.subscribe(topic)
-        self.status.connected(self.link)
+        self.status.connected()
 
     def _disconnected(self, reason: str) -> None:
         self.last_error = reason
 
     def _receive(self, delivery: Delivery) -> None:
-        if self.status.is_own(delivery) or self.fetcher.receive(delivery):
-            return
         try:
+            if self.status.is_own(delivery) or self.fetcher.receive(delivery):
+                return
             if delivery.topic == self.topics.model(self.stage):
                 self._consider_manifest(delivery)
             else:
@@ -127,14 +142,15 @@ class Node(Service):
         if not delivery.payload:
             return
         manifest = decode(delivery.payload, Manifest)
-        newness = (manifest.generation, manifest.serial)
-        if manifest.stage != self.stage or newness < self._newest:
+        held = self.manifest
+        if held is not None and _newness(manifest) <= _newness(held):
+            if manifest == held:
+                self._is_newest(live=not delivery.retained)
             return
-        if newness == self._newest and self.manifest is not None and self.manifest.version == manifest.version:
-            return
-        self._newest = newness
+        if manifest == self.fetcher.wanted:
+            return  # on its way
         try:
-            blob_of(manifest, "architecture"), blob_of(manifest, "weights")
+            check_sizes(manifest, stage=self.stage, max_parameters=self.settings.model.max_parameters)
         except TransferError as error:
             self._refuse_model(str(error))
             return
@@ -143,20 +159,51 @@ class Node(Service):
             self.state = "fetching"
             self.status.changed()
 
+    def _is_newest(self, *, live: bool) -> None:
+        """The version that we hold is announced again; `live`: by a manager that has a new connection just now."""
+        self.fetcher.cancel()
+        if self.state == "fetching":
+            self.state = "waiting"
+        if live:
+            self._published_again()
+
+    def _published_again(self) -> None:
+        """For the roles: a manager that was killed may have lost what we told it."""
+
     def _fetched(self, manifest: Manifest, blobs: Blobs) -> None:
         if self.state == "fetching":
             self.state = "waiting"
         try:
-            self._rebuild(manifest, bytes(blobs["architecture"]))
-            weights = decode_weights(blobs["weights"], manifest.variables)
-        except (ModelError, TransferError) as error:
+            self._take(manifest, bytes(blobs["architecture"]), blobs["weights"])
+        except (ModelError, TransferError, DataError) as error:
             self._refuse_model(str(error))
-            return
-        self._adopt(manifest, weights)
         self.status.changed()
 
-    def _rebuild(self, manifest: Manifest, description: bytes) -> None:
-        """`self.model` for this architecture; kept when it is the same. ModelError leaves the old one in place."""
+    def _take(self, manifest: Manifest, description: bytes, data: bytes | bytearray) -> None:
+        """Adopt a version, or keep the old one altogether: ModelError, TransferError, DataError say why."""
+        model = self._rebuilt(manifest, description)
+        weights = decode_weights(data, manifest.variables)
+        if not all(np.isfinite(w).all() for w in weights):
+            raise ModelError("weights: they hold NaN or infinity")
+        parser = self._parser_for(model) if model is not self.model else None
+        self._prepare(model, weights)
+        if parser is not None and self.stream is not None:
+            self.stream.expect(parser)
+        self.model, self.manifest = model, manifest
+        self._adopted(weights)
+
+    def _parser_for(self, model: "FederatedModel") -> ReadingParser:
+        """Of the readings that this model takes. ModelError when our own names of features are too few or too many."""
+        settings = self.settings.readings
+        names = settings.features or model.features
+        if names and len(names) != model.n_features:
+            raise ModelError(
+                f"readings.features: expected {model.n_features} names, as the model's. Received: {len(names)}"
+            )
+        return ReadingParser(names or model.n_features, label=settings.label)
+
+    def _rebuilt(self, manifest: Manifest, description: bytes) -> "FederatedModel":
+        """The model of this architecture: the one we have when it is the same, or else a new one."""
         from dl_mqtt_clients.learning.architecture import rebuild  # noqa: PLC0415 - imports Keras
 
         model = self.model
@@ -165,10 +212,9 @@ class Node(Service):
             model = rebuild(description, max_parameters=limits.max_parameters, custom_modules=limits.custom_modules)
         if [_kind(v) for v in model.variables] != [_kind(v) for v in manifest.variables]:
             raise ModelError("manifest: its list of variables is not that of its architecture")
-        if model is not self.model:
-            self.model = model
-            if self.stream is not None:
-                self.stream.expect(self.settings.readings.features or manifest.features or model.n_features)
+        if (model.task, model.features) != (manifest.task, manifest.features):
+            raise ModelError("manifest: its task and features are not those of its architecture")
+        return model
 
     def _refuse_model(self, reason: str) -> None:
         """Keep what we have, and say why."""
@@ -177,6 +223,10 @@ class Node(Service):
         self.last_error = f"model refused: {reason}"[:1000]
         log.warning("%s", self.last_error)
         self.status.changed()
+
+
+def _newness(manifest: Manifest) -> tuple[int, int]:
+    return manifest.generation, manifest.serial
 
 
 def _kind(variable: Variable) -> tuple[str, tuple[int, ...], str]:

@@ -1,5 +1,6 @@
 """A trainer's update between fit and receipt, on disk before it is offered, so that a restart offers it again."""
 
+import logging
 import random
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,11 @@ from dl_mqtt_clients.aggregation.files import write_atomically
 from dl_mqtt_clients.wire.messages import Offer, Round
 from dl_mqtt_clients.wire.transfer import chunk, chunk_count, sha256
 
+log = logging.getLogger(__name__)
+
 FIRST_BACK_OFF_S: Final = 0.5
 LAST_BACK_OFF_S: Final = 5.0
+ANSWERED: Final = 3  # as if so many offers had gone: who was answered asks again after 4 s only
 
 
 class _State(msgspec.Struct, kw_only=True):
@@ -22,14 +26,14 @@ class _State(msgspec.Struct, kw_only=True):
 
 
 class Outbox:
-    """At most one update."""
+    """At most one update. `load` before use: the folder must be ours by then."""
 
     def __init__(self, folder: Path) -> None:
         self._state_file = folder / "outbox.json"
         self._data_file = folder / "update.safetensors"
         self._data = b""
         self._attempts = 0
-        self._state = self._load()
+        self._state = _State()
 
     @property
     def offer(self) -> Offer | None:
@@ -42,11 +46,8 @@ class Outbox:
     def store(
         self, data: bytes, announced: Round, *, examples: int, new_readings: int, loss: float | None, used: int
     ) -> None:
-        """Make the update durable; only then may it be offered."""
-        write_atomically(self._data_file, data)
-        self._data = data
-        self._attempts = 0
-        self._state.offer = Offer(
+        """Make the update durable; only then may it be offered. OSError, and nothing to offer, when it cannot be."""
+        offer = Offer(
             round=announced.round,
             attempt=announced.attempt,
             base=announced.base,
@@ -56,16 +57,23 @@ class Outbox:
             new_readings=new_readings,
             metrics={"loss": loss},
         )
-        self._state.offered_used = used
-        self.done(announced)
+        state = _State(offer=offer, used=self._state.used, offered_used=used, done=_key(announced))
+        write_atomically(self._data_file, data)
+        write_atomically(self._state_file, msgspec.json.encode(state))
+        self._state, self._data = state, data
+        self._attempts = 0
 
     def done(self, announced: Round) -> None:
         """Take part in this round attempt no more."""
-        self._state.done = (announced.generation, announced.round, announced.attempt)
+        self._state.done = _key(announced)
         self._save()
 
     def is_done(self, announced: Round) -> bool:
-        return self._state.done == (announced.generation, announced.round, announced.attempt)
+        return self._state.done == _key(announced)
+
+    def is_older(self, announced: Round) -> bool:
+        """Whether it came before the one taken part in last."""
+        return _key(announced) < self._state.done
 
     def used_up(self) -> None:
         """The update was accepted: its readings are no longer new."""
@@ -83,6 +91,11 @@ class Outbox:
         return chunk(self._data, index, chunk_bytes)
 
     def answered(self) -> None:
+        """The manager lives and knows of the offer: no need to press it."""
+        self._attempts = ANSWERED
+
+    def reconnected(self) -> None:
+        """What was on its way may be lost: be quick again."""
         self._attempts = 0
 
     def back_off_s(self) -> float:
@@ -91,17 +104,35 @@ class Outbox:
         self._attempts += 1
         return float(pause_s) * random.uniform(0.75, 1.25)
 
-    def _save(self) -> None:
-        write_atomically(self._state_file, msgspec.json.encode(self._state))
-
-    def _load(self) -> _State:
+    def load(self) -> None:
         """What a former process left; an update whose bytes are not what was offered is not offered again."""
         try:
-            state = msgspec.json.decode(self._state_file.read_bytes(), type=_State)
-            if state.offer is not None:
-                self._data = self._data_file.read_bytes()
-                if sha256(self._data) != state.offer.sha256:
-                    state.offer, self._data = None, b""
-        except (OSError, msgspec.DecodeError):
-            return _State()
-        return state
+            self._state = msgspec.json.decode(self._state_file.read_bytes(), type=_State)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("%s: cannot be read, begun anew: %s", self._state_file, error)
+            return
+        if self._state.offer is not None:
+            self._data = self._stored_data(self._state.offer)
+            if not self._data:
+                self._state.offer = None
+
+    def _stored_data(self, offer: Offer) -> bytes:
+        try:
+            data = self._data_file.read_bytes()
+        except OSError as error:
+            log.warning("%s: cannot be read: %s", self._data_file, error)
+            return b""
+        return data if sha256(data) == offer.sha256 else b""
+
+    def _save(self) -> None:
+        """Best effort: should it fail, a restart only asks what was answered already."""
+        try:
+            write_atomically(self._state_file, msgspec.json.encode(self._state))
+        except OSError as error:
+            log.warning("%s: cannot be written: %s", self._state_file, error)
+
+
+def _key(announced: Round) -> tuple[int, int, int]:
+    return announced.generation, announced.round, announced.attempt

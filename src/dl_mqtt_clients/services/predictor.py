@@ -5,8 +5,10 @@ Whatever has arrived is scored in one call; a new model is taken between two suc
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 import numpy as np
 
@@ -15,17 +17,21 @@ from dl_mqtt_clients.aggregation.files import write_atomically
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import Batch
 from dl_mqtt_clients.data.window import Window
-from dl_mqtt_clients.errors import ModelError, TransferError
+from dl_mqtt_clients.errors import DataError, ModelError, TransferError, WireError
 from dl_mqtt_clients.services.from_settings import with_brokers
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
-from dl_mqtt_clients.wire.messages import Anomaly, Manifest, NodeStatus, Scores, Statistics, decode, encode
+from dl_mqtt_clients.wire.messages import Anomaly, Manifest, NodeStatus, Readings, Scores, Statistics, decode, encode
 from dl_mqtt_clients.wire.topics import Role, Stage, for_node
-from dl_mqtt_clients.wire.weights import decode as decode_weights
+from dl_mqtt_clients.wire.transfer import sha256
+
+if TYPE_CHECKING:
+    from dl_mqtt_clients.learning.model import FederatedModel
 
 log = logging.getLogger(__name__)
 
+LARGEST: Final = float(np.finfo(np.float32).max)
 LABELLED: Final = 4096  # newest labelled readings kept to measure a new model on
 
 
@@ -52,10 +58,12 @@ class Predictor(Node):
         self._score_topic = for_node(self.settings.data_broker.score_topic, self.node_id)
         self._anomaly_topic = self.topics.anomaly(self.node_id)
         self._scored = self._anomalies = self._suppressed = 0
-        self._allowance = float(self.settings.predictor.anomalies_per_minute)
-        self._allowance_at = time.monotonic()
+        self._sent_at: deque[float] = deque()  # anomalies of the last minute
+        self._loading = False
         self._labelled: Window | None = None
-        self.stream = ReadingStream(self.loop, self.settings, role=self.role, on_arrival=self._arrived)
+        self.stream = ReadingStream(
+            self.loop, self.settings, role=self.role, on_arrival=self._arrived, on_problem=self.status.changed
+        )
 
     # ---- life ----
 
@@ -64,8 +72,11 @@ class Predictor(Node):
         self._load()
 
     def _finish(self) -> None:
-        self._score()
-        super()._finish()
+        with ExitStack() as ends:
+            ends.callback(super()._finish)
+            for _ in range(len(self.stream or ())):  # what waits now, not what comes meanwhile
+                if not self._score_some():
+                    break
 
     def _subscriptions(self) -> Sequence[str]:
         return ()
@@ -75,44 +86,50 @@ class Predictor(Node):
 
     # ---- the model ----
 
-    def _adopt(self, manifest: Manifest, weights: Sequence[np.ndarray]) -> None:
-        if self.model is None:
-            return
-        if any(not np.isfinite(w).all() for w in weights):
-            raise ModelError("weights: they hold NaN or infinity")
-        self.model.set_weights(weights)
-        self.manifest = manifest
+    def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
+        model.set_weights(weights)
+
+    def _adopted(self, weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002 - the model has them
         self.state = "scoring"
-        self._store(manifest, weights)
         self._measure()
         self._score()
 
-    def _store(self, manifest: Manifest, weights: Sequence[np.ndarray]) -> None:
-        """Keep the production model, to start from it without broker or manager."""
-        if self.model is None or weights is self._loaded:
+    def _take(self, manifest: Manifest, description: bytes, data: bytes | bytearray) -> None:
+        super()._take(manifest, description, data)
+        if self._loading:
             return
-        from dl_mqtt_clients.wire.weights import encode as encode_weights  # noqa: PLC0415
-
-        write_atomically(self.folder / "architecture.json", self.model.architecture)
-        write_atomically(self.folder / "weights.safetensors", encode_weights(weights))
-        write_atomically(self.folder / "production.json", encode(manifest))
-
-    _loaded: Sequence[np.ndarray] = ()
+        try:  # so that we can start from it without broker or manager
+            write_atomically(self.folder / "architecture.json", description)
+            write_atomically(self.folder / "weights.safetensors", data)
+            write_atomically(self.folder / "production.json", encode(manifest))
+        except OSError as error:
+            self._note_error(error)
+            log.warning("the production model cannot be kept: %s", error)
 
     def _load(self) -> None:
-        """Start from the model on disk, if there is one that fits together."""
+        """Start from the model on disk, if there is one that fits together: a crash may have left parts of two."""
+        self._loading = True
         try:
             manifest = decode((self.folder / "production.json").read_bytes(), Manifest)
-            self._rebuild(manifest, (self.folder / "architecture.json").read_bytes())
-            data = (self.folder / "weights.safetensors").read_bytes()
-            self._loaded = decode_weights(data, manifest.variables)
-            self._adopt(manifest, self._loaded)
+            description, data = (
+                self._stored(manifest, blob, file)
+                for blob, file in (("architecture", "architecture.json"), ("weights", "weights.safetensors"))
+            )
+            self._take(manifest, description, data)
         except FileNotFoundError:
             return
-        except (OSError, ModelError, TransferError) as error:
+        except (OSError, WireError, ModelError, DataError) as error:
             self._refuse_model(f"the one on disk: {error}")
             return
+        finally:
+            self._loading = False
         log.info("started from version %d on disk", manifest.number)
+
+    def _stored(self, manifest: Manifest, blob: str, file: str) -> bytes:
+        data = (self.folder / file).read_bytes()
+        if blob not in manifest.blobs or sha256(data) != manifest.blobs[blob].sha256:
+            raise TransferError(f"{file}: it is not the one that production.json names")
+        return data
 
     def _measure(self) -> None:
         """Score the newest labelled readings with the new version and send the sums: the federation's AUROC."""
@@ -138,19 +155,29 @@ class Predictor(Node):
             self.loop.at("score", self._wait_s, self._score)
 
     def _score(self) -> None:
-        """Score and publish everything that has arrived."""
+        """Score and publish what has arrived; between two batches others get their turn, a new model among them."""
         self.loop.cancel("score")
-        if self.manifest is None or self.model is None or self.stream is None:
-            return
-        while (batch := self.stream.take(self._max_batch)) is not None:
-            if len(batch):
-                self._publish(batch)
-        self.status.changed()
+        try:
+            self._score_some()
+        finally:
+            if self.manifest is not None and len(self.stream or ()):
+                self.loop.at("score", 0.0, self._score)
+            self.status.changed()
+
+    def _score_some(self) -> bool:
+        """One batch; False when nothing waits."""
+        if self.manifest is None or self.stream is None:
+            return False
+        batch = self.stream.take(self._max_batch)
+        if batch is not None and len(batch):
+            self._publish(batch)
+        return batch is not None
 
     def _publish(self, batch: Batch) -> None:
         if self.model is None or self.manifest is None or self.stream is None:
             return
-        scores, outputs = self.model.predict(batch.x)
+        raw, outputs = self.model.predict(batch.x)
+        scores = np.nan_to_num(raw, nan=LARGEST, posinf=LARGEST)  # to the largest number: JSON has no infinity
         threshold = self.manifest.threshold
         verdicts = np.zeros(len(batch), bool) if threshold is None else scores > threshold
         message = Scores(
@@ -174,51 +201,51 @@ class Predictor(Node):
         known = batch.labels >= 0
         if not known.any():
             return
-        if self._labelled is None:
+        if self._labelled is None or self._labelled.features != batch.x.shape[1]:
             self._labelled = Window(LABELLED, batch.x.shape[1], holdout=0.0)
         self._labelled.append(batch.x[known], batch.labels[known])
 
     def _report_anomalies(self, batch: Batch, scores: np.ndarray, rows: np.ndarray) -> None:
         """To the federation: at most N a minute, the others are counted. Ids and scores, never features."""
         self._anomalies += len(rows)
-        now = time.monotonic()
-        most = float(self.settings.predictor.anomalies_per_minute)
-        self._allowance = min(most, self._allowance + (now - self._allowance_at) * most / 60.0)
-        self._allowance_at = now
-        sent = rows[: int(self._allowance)]
-        self._allowance -= len(sent)
-        for row in sent:
-            self._send_anomaly(batch, float(scores[row]), int(row))
-        self._suppressed += len(rows) - len(sent)
+        minute_ago = time.monotonic() - 60.0
+        while self._sent_at and self._sent_at[0] < minute_ago:
+            self._sent_at.popleft()
+        allowed = max(self.settings.predictor.anomalies_per_minute - len(self._sent_at), 0)
+        for row in rows[:allowed].tolist():
+            self._send_anomaly(batch, float(scores[row]), row)
+        self._suppressed += max(len(rows) - allowed, 0)
 
     def _send_anomaly(self, batch: Batch, score: float, row: int) -> None:
         if self.manifest is None or self.manifest.threshold is None:
             return
         anomaly = Anomaly(
-            id=_plain(batch.ids[row]),
+            id=_id(batch.ids[row]),
             score=score,
             threshold=self.manifest.threshold,
             version=self.manifest.version,
             number=self.manifest.number,
             suppressed=self._suppressed,
-            timestamp=_plain(batch.timestamps[row]),
+            timestamp=cast("str | float | int | None", batch.timestamps[row]),  # the parser takes nothing else
         )
-        self.link.send(self._anomaly_topic, anomaly)
-        self._suppressed = 0
+        if self.link.send(self._anomaly_topic, anomaly):
+            self._suppressed = 0
+            self._sent_at.append(time.monotonic())
+        else:
+            self._suppressed += 1
 
     # ---- status ----
 
     def current_status(self) -> NodeStatus:
         manifest = self.manifest
-        waiting = "" if manifest else "no production model yet"
         return NodeStatus(
             state=self.state,  # type: ignore[arg-type]
             instance=self._instance,
             version=manifest.version if manifest else None,
             number=manifest.number if manifest else 0,
             backend=self.backend,
-            readings=self.stream.readings() if self.stream else NodeStatus(state="lost").readings,
-            detail=waiting,
+            readings=self.stream.readings() if self.stream else Readings(),
+            detail="" if manifest else "no production model yet",
             last_error=self.last_error,
             scored=self._scored,
             anomalies=self._anomalies,
@@ -226,5 +253,5 @@ class Predictor(Node):
         )
 
 
-def _plain(value: object) -> str | int | None:
+def _id(value: object) -> str | int | None:
     return value if isinstance(value, str | int) else None if value is None else str(value)

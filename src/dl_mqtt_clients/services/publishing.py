@@ -13,6 +13,7 @@ from dl_mqtt_clients.wire.transfer import chunk, chunk_count
 
 log = logging.getLogger(__name__)
 
+_MOST_CLEARED: Final = 10_000  # chunks of one left-over blob: a stranger's word, that costs us a message each
 _CHUNKS: Final = "chunks"  # user property of a chunk: how many there are, so that a stranger can clear them
 
 
@@ -25,10 +26,18 @@ class Publisher:
         self._link = link
         self._live: dict[str, Blob] = {}  # by hash, as far as this connection knows
 
-    def connected(self) -> None:
+    @property
+    def leftovers(self) -> str:
+        """The topics where left-over blobs show; what comes there is for `found`."""
+        return self._topics.blob("+", 0)
+
+    def connected(self, manifests: Iterable[Manifest]) -> None:
         """A new connection: the broker may have forgotten, or remember too much."""
         self._live.clear()
-        self._link.transport.subscribe(self._topics.blob("+", 0))  # leftovers show here
+        manifests = list(manifests)
+        self.publish(manifests)
+        for stage in {"global", "production"} - {m.stage for m in manifests}:
+            self._link.transport.publish(self._topics.model(stage), b"", retain=True)
 
     def publish(self, manifests: Iterable[Manifest]) -> None:
         """Chunks first, then the manifests that name them, then clear what no manifest names."""
@@ -62,7 +71,7 @@ class Publisher:
         if delivery.payload and delivery.retained and is_sha256(sha256) and sha256 not in self._live:
             count = dict(delivery.properties).get(_CHUNKS, "1")
             log.info("clearing a left-over blob %s…", sha256[:12])
-            self._clear(sha256, min(int(count), 100_000) if count.isdecimal() else 1)
+            self._clear(sha256, min(int(count), _MOST_CLEARED) if count.isdecimal() and len(count) < 10 else 1)
         return True
 
     def _publish_blob(self, blob: Blob) -> None:

@@ -1,32 +1,56 @@
 """Who is there: the nodes' last statuses, and who of them may take part."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from dl_mqtt_clients.wire.messages import NodeStatus
 
+SILENT_S: Final = 100.0  # a status comes every 30 s; who misses three has died without anybody noticing
+MAX_NODES: Final = 50_000  # records: a name costs a stranger nothing
+
 
 class Roster:
-    """One small record a node and role. `allowed`: the ids that may take part; empty: any."""
+    """One small record a live node and role. `allowed`: the ids that may take part; empty: any.
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
+    `changes` grows whenever somebody comes or goes. `is_settled`: whether who is there has had the time to show.
+    """
+
+    def __init__(self, allowed: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.changes = 0
+        self.is_settled = False
         self._allowed = frozenset(allowed)
-        self._states: dict[tuple[str, str], str] = {}
+        self._clock = clock
+        self._heard: dict[tuple[str, str], float] = {}  # when last, of those that live
+        self._swept_at = clock()
 
     def heard(self, node: str, role: str, status: NodeStatus | None) -> None:
         """A node's status; None when it was cleared."""
-        if status is None:
-            self._states.pop((node, role), None)
-        else:
-            self._states[node, role] = status.state
+        key, now = (node, role), self._clock()
+        if now - self._swept_at > SILENT_S / 10:
+            self._forget_silent(now)
+        if status is None or status.state in ("lost", "stopped"):
+            self.changes += self._heard.pop(key, None) is not None
+        elif key in self._heard or len(self._heard) < MAX_NODES:
+            self.changes += key not in self._heard
+            self._heard[key] = now
+
+    def resume(self) -> None:
+        """After a connection was lost: that nobody was heard meanwhile says nothing about the nodes."""
+        now = self._clock()
+        self._heard = dict.fromkeys(self._heard, now)
 
     def is_known(self, node: str) -> bool:
         return not self._allowed or node in self._allowed
 
     def live_trainers(self) -> set[str]:
-        return {node for node, role in self._live() if role == "trainer" and self.is_known(node)}
+        return {node for node, role in self._heard if role == "trainer" and self.is_known(node)}
 
     def live_nodes(self) -> set[str]:
-        return {node for node, _ in self._live()}
+        return {node for node, _ in self._heard}
 
-    def _live(self) -> list[tuple[str, str]]:
-        return [key for key, state in self._states.items() if state not in ("lost", "stopped")]
+    def _forget_silent(self, now: float) -> None:
+        self._swept_at = now
+        for key in [key for key, heard in self._heard.items() if now - heard > SILENT_S]:
+            del self._heard[key]
+            self.changes += 1

@@ -1,28 +1,48 @@
 """A node's own stream of readings: gathered by the network thread, taken and decoded by the service's thread."""
 
+import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Final
 
 from dl_mqtt_clients.config import Settings
-from dl_mqtt_clients.data.readings import Batch, ReadingParser
+from dl_mqtt_clients.data.readings import MAX_BYTES, Batch, ReadingParser
 from dl_mqtt_clients.services.from_settings import address
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.transport.base import Delivery, open_transport
 from dl_mqtt_clients.wire.messages import Readings
 from dl_mqtt_clients.wire.topics import for_node
 
+log = logging.getLogger(__name__)
+
+WAITING_BYTES: Final = 64 * 1024 * 1024  # of messages not yet taken, at most
+
 
 class ReadingStream:
-    """The data connection. `on_arrival` runs on the loop's thread once after readings came, until `take` is called."""
+    """The data connection. `on_arrival` runs on the loop's thread once after readings came, until `take` is called.
 
-    def __init__(self, loop: Loop, settings: Settings, *, role: str, on_arrival: Callable[[], None]) -> None:
+    `on_problem`, on that thread too, when the data broker cannot be reached (`problem` says why), or is there again.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: Settings,
+        *,
+        role: str,
+        on_arrival: Callable[[], None],
+        on_problem: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self._settings = settings.data_broker
-        self._label = settings.readings.label
         self._topic = for_node(self._settings.reading_topic, settings.node_id)
         self._on_arrival = on_arrival
+        self._on_problem = on_problem
         self._messages: deque[bytes] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()  # of these two: both threads take from the old end
         self._capacity = settings.readings.buffer
         self._announced = False
         self._dropped = 0
@@ -43,9 +63,9 @@ class ReadingStream:
     def stop(self) -> None:
         self.transport.stop()
 
-    def expect(self, features: Sequence[str] | int) -> None:
+    def expect(self, parser: ReadingParser) -> None:
         """The model is known now, and with it what a reading looks like."""
-        self._parser = ReadingParser(features, label=self._label)
+        self._parser = parser
         if self._messages:
             self._loop.post(self._on_arrival)
 
@@ -54,12 +74,16 @@ class ReadingStream:
         return len(self._messages)
 
     def take(self, most: int) -> Batch | None:
-        """The oldest messages (at most `most`), decoded; None when there are none, or no model yet."""
+        """The oldest messages (at most `most`), decoded; None when there are none, or no model yet.
+
+        Whoever leaves some behind must come back for them: `on_arrival` is called for new ones only.
+        """
         self._announced = False
         if self._parser is None or not self._messages:
             return None
-        pop = self._messages.popleft
-        payloads = [pop() for _ in range(min(len(self._messages), most))]
+        with self._lock:
+            payloads = [self._messages.popleft() for _ in range(min(len(self._messages), most))]
+            self._bytes -= sum(map(len, payloads))
         batch, reasons = self._parser.collect(payloads)
         self._received += len(batch)
         self._rate_count += len(batch)
@@ -84,16 +108,22 @@ class ReadingStream:
 
     def _gather(self, delivery: Delivery) -> None:
         """On the network thread: keep the newest, count what had to go."""
-        if len(self._messages) >= self._capacity:
-            self._messages.popleft()
-            self._dropped += 1
-        self._messages.append(delivery.payload)
+        payload = delivery.payload[: MAX_BYTES + 1]  # enough to see that it is too long
+        with self._lock:
+            self._messages.append(payload)
+            self._bytes += len(payload)
+            while len(self._messages) > self._capacity or self._bytes > WAITING_BYTES:
+                self._bytes -= len(self._messages.popleft())
+                self._dropped += 1
         if not self._announced:
             self._announced = True
             self._loop.post(self._on_arrival)
 
     def _connected(self) -> None:
         self.problem = ""
+        self._loop.post(self._on_problem)
 
     def _disconnected(self, reason: str) -> None:
         self.problem = reason
+        log.warning("%s", reason)
+        self._loop.post(self._on_problem)

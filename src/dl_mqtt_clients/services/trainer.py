@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 import numpy as np
@@ -18,8 +18,9 @@ from dl_mqtt_clients.aggregation import histogram
 from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.window import Snapshot, Window
-from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.errors import ModelError, StateError
 from dl_mqtt_clients.services.from_settings import with_brokers
+from dl_mqtt_clients.services.loop import FATAL
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.stream import ReadingStream
@@ -28,9 +29,14 @@ from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Offer, Readings,
 from dl_mqtt_clients.wire.topics import Role, Stage
 from dl_mqtt_clients.wire.weights import encode, update_positions
 
+if TYPE_CHECKING:
+    from dl_mqtt_clients.learning.fit import FitResult
+    from dl_mqtt_clients.learning.model import FederatedModel
+
 log = logging.getLogger(__name__)
 
 GATHER_S: Final = 0.05  # readings are taken from the stream so often at most
+NO_UPDATE: Final = "0" * 64  # in a refusal: of a message that could not be read
 HELDOUT: Final = 4096  # newest held-out readings scored for each version
 
 
@@ -53,26 +59,40 @@ class Trainer(Node):
         settings = with_brokers(settings, broker, data_broker)
         super().__init__(settings.replace(**{"node.id": node_id}) if node_id else settings)
         self._window = None if readings is None else self._fixed_window(readings, labels)
+        self._is_fixed = self._window is not None
         self._announced: Round | None = None
         self._weights: Sequence[np.ndarray] = ()
         self._fitting = False
         self._progress = 0.0
         self._loss: float | None = None
+        self._lacks = ""
         self._evaluated = ""  # version whose statistics were sent
         self._accepted = self._refused = 0
         self._outbox = Outbox(self.folder)
         if self._window is None:
-            self.stream = ReadingStream(self.loop, self.settings, role=self.role, on_arrival=self._arrived)
+            self.stream = ReadingStream(
+                self.loop,
+                self.settings,
+                role=self.role,
+                on_arrival=self._arrived,
+                on_problem=self.status.changed,
+            )
 
     # ---- life ----
 
+    def _start(self) -> None:
+        super()._start()
+        self._outbox.load()
+
     def _finish(self) -> None:
-        super()._finish()
         if self._window is not None:
-            self._window.close()
+            self._exit.callback(self._window.close)
+        super()._finish()
 
     def _connected(self) -> None:
         super()._connected()
+        self._outbox.reconnected()
+        self._consider()
         if self._outbox.offer is not None:
             self.loop.at("offer", random.uniform(0.0, 0.2), self._offer)
 
@@ -92,19 +112,32 @@ class Trainer(Node):
             self.loop.at("gather", GATHER_S, self._gather)
 
     def _gather(self) -> None:
-        """Move what came into the window."""
+        """Move what came into the window, so much at a time that others get their turn."""
         if self.stream is None or self._window is None:
             return
-        while (batch := self.stream.take(most=4096)) is not None:
+        batch = self.stream.take(most=4096)
+        if batch is not None:
             self._window.append(batch.x, batch.labels)
-        self.status.changed()
+            self.status.changed()
+        if len(self.stream):
+            self.loop.at("gather", 0.0, self._gather)
         self._consider()
 
     def _open_window(self, features: int) -> None:
-        if self._window is None:
-            settings = self.settings.readings
-            spool = self.folder / "readings.bin" if settings.spool else None
+        if self._window is not None and self._window.features == features:
+            return
+        if self._window is not None:
+            self._window.close()
+        settings = self.settings.readings
+        spool = self.folder / "readings.bin" if settings.spool else None
+        try:
             self._window = self._new_window(settings.buffer, features, spool=spool)
+        except StateError as error:
+            self._note_error(error)
+            log.warning("readings are kept in memory only: %s", error)
+            self._window = self._new_window(settings.buffer, features, spool=None)
+        if self._window.set_aside:
+            self.last_error = f"earlier readings set aside: {self._window.set_aside}"[:1000]
 
     def _fixed_window(self, readings: np.ndarray, labels: np.ndarray | None) -> Window:
         """A data set instead of a stream: every round learns from all of it."""
@@ -125,29 +158,55 @@ class Trainer(Node):
     def _heard(self, announced: Round | None) -> None:
         self._announced = announced
         offer = self._outbox.offer
-        if offer is not None and not self._is_current(offer):
-            self._drop_offer()
-        self._consider()
+        if offer is None:
+            self._consider()
+        elif self._is_current(offer):
+            if not self.loop.pending("offer"):
+                self.loop.at("offer", 0.0, self._offer)
+        elif announced is not None and not self._outbox.is_older(announced):
+            self._drop_offer()  # an older one a broker brought back: the present one will follow
 
-    def _adopt(self, manifest: Manifest, weights: Sequence[np.ndarray]) -> None:
-        self.manifest, self._weights = manifest, weights
+    def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002
+        if self._is_fixed and self._window is not None and self._window.features != model.n_features:
+            raise ModelError(
+                f"model: expected {self._window.features} features, as the readings have. Received: {model.n_features}"
+            )
+
+    def _adopted(self, weights: Sequence[np.ndarray]) -> None:
+        self._weights = weights
         if self.model is not None:
             self._open_window(self.model.n_features)
         self._consider()
 
+    def _published_again(self) -> None:
+        self._evaluated = ""
+        self._consider()
+
     def _consider(self) -> None:
-        """Begin a fit when all that is needed is there."""
+        """Look soon whether there is something to do; not now, since a fit is long and callers have things to end."""
+        self.loop.at("consider", 0.0, self._work)
+
+    def _work(self) -> None:
+        """Evaluate a new version, and begin a fit when all that is needed is there."""
         if self._fitting or self._outbox.offer is not None:
             return
         self._evaluate()  # at once: the manager waits for it to put the version into production
-        if self._why_not():
+        announced, manifest, model, window = self._announced, self.manifest, self.model, self._window
+        if self._why_not() or announced is None or manifest is None or model is None or window is None:
             return
-        self._fitting = True
+        snapshot = window.snapshot(announced.training.window)
+        x, y = _usable(snapshot, manifest.task)
+        self._lacks = "" if len(x) else "no readings yet that can be learnt from"
+        if self._lacks:
+            return
+        self._fitting, self.state, self._progress = True, "fitting", 0.0
+        self.status.changed()
         try:
-            self._fit()
+            self._fit(announced, manifest, model, x, y, used=snapshot.total)
         finally:
             self._fitting = False
-        self.loop.post(self._consider)
+            self.state = "waiting" if self._outbox.offer is None else "offering"
+            self._consider()
 
     def _why_not(self) -> str:
         """What keeps us from taking part; empty when nothing does."""
@@ -176,81 +235,95 @@ class Trainer(Node):
         return next((reason for holds, reason in checks if holds), "")
 
     def _new_readings(self) -> int:
-        return 0 if self._window is None else max(self._window.total - self._outbox.used, 0)
+        """Since the last accepted update; all of them when the window began anew."""
+        total, used = 0 if self._window is None else self._window.total, self._outbox.used
+        return total - used if used <= total else total
 
-    def _fit(self) -> None:
+    def _fit(
+        self,
+        announced: Round,
+        manifest: Manifest,
+        model: "FederatedModel",
+        x: np.ndarray,
+        y: np.ndarray | None,
+        *,
+        used: int,
+    ) -> None:
+        """Fit, store the change, offer it; or say why not, and leave this round to the others."""
         from dl_mqtt_clients.learning.fit import fit  # noqa: PLC0415 - imports Keras
 
-        announced, manifest, base, model = self._announced, self.manifest, self._weights, self.model
-        if announced is None or manifest is None or model is None or self._window is None:
-            return
-        self.state, self._progress = "fitting", 0.0
-        self.status.changed()
-        snapshot = self._window.snapshot(announced.training.window)
+        base = self._weights
         seed = fit_seed(announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id)
-        x, y = _usable(snapshot, manifest.task)
+
+        def go_on(progress: float) -> bool:
+            """After every batch: answer, read on; False when the fit has become useless."""
+            self._progress = progress
+            self.loop.pump()
+            return not self.loop.stopping and self._is_announced(announced)
+
         try:
-            result = fit(model, base, x, y, training=announced.training, seed=seed, on_batch=self._between_batches)
-        except ModelError as error:
-            self._give_up(announced, str(error))
+            result = fit(model, base, x, y, training=announced.training, seed=seed, on_batch=go_on)
+            if result.stopped or not self._is_announced(announced):
+                return
+            self._loss = result.loss
+            self._store(announced, manifest, base, result, used=used)
+        except FATAL:
+            raise
+        except Exception as error:  # also what nobody thought of: it would come again with every reading
+            log.exception("round %d: no update", announced.round)
+            self._note_error(error)
+            self._outbox.done(announced)
             return
-        self.state = "waiting"
-        if result.stopped or not self._is_announced(announced):
-            return
-        self._loss = result.loss
+        self._offer()
+
+    def _store(
+        self, announced: Round, manifest: Manifest, base: Sequence[np.ndarray], result: "FitResult", *, used: int
+    ) -> None:
         positions = update_positions(manifest.variables)
         change = [np.asarray(result.weights[p], "float32") - np.asarray(base[p], "float32") for p in positions]
-        data = encode(change, positions)
         self._outbox.store(
-            data,
+            encode(change, positions),
             announced,
             examples=result.examples,
             new_readings=self._new_readings(),
             loss=result.loss,
-            used=snapshot.total,
+            used=used,
         )
-        self._offer()
-
-    def _between_batches(self, progress: float) -> bool:
-        """After every batch: answer, read on; False when the fit has become useless."""
-        announced = self._announced
-        self._progress = progress
-        self.loop.pump()
-        return not self.loop.stopping and announced is self._announced
 
     def _is_announced(self, announced: Round) -> bool:
         now = self._announced
-        return now is not None and (now.generation, now.round, now.attempt, now.base) == (
-            announced.generation, announced.round, announced.attempt, announced.base,
-        )  # fmt: skip
-
-    def _give_up(self, announced: Round, reason: str) -> None:
-        self.state, self.last_error = "waiting", reason[:1000]
-        self._outbox.done(announced)
-        log.warning("round %d: %s", announced.round, reason)
-        self.status.changed(now=True)
+        return now is announced or (
+            now is not None
+            and (now.generation, now.round, now.attempt, now.base)
+            == (announced.generation, announced.round, announced.attempt, announced.base)
+        )
 
     def _evaluate(self) -> None:
         """Score the held-out readings with exactly this version, once, and send the sums."""
-        manifest = self.manifest
-        if manifest is None or self.model is None or self._evaluated == manifest.version:
+        manifest, model = self.manifest, self.model
+        if manifest is None or model is None or self._window is None or self._evaluated == manifest.version:
             return
-        heldout = None if self._window is None else self._window.heldout(HELDOUT)
-        if heldout is None or not len(heldout):
+        heldout = self._window.heldout(HELDOUT)
+        if not len(heldout) or not self.link.transport.connected:
             return
-        self.model.set_weights(self._weights)
-        scores, labels = self.model.scores(heldout.x), heldout.labels
+        try:
+            model.set_weights(self._weights)
+            scores, labels = model.scores(heldout.x), heldout.labels
+        except ModelError as error:
+            self._note_error(error)
+            self._evaluated = manifest.version
+            return
         normal = scores[labels <= 0]
         statistics = Statistics(
             version=manifest.version,
             normal=histogram.to_message(histogram.count(normal)),
             labelled_normal=histogram.to_message(histogram.count(scores[labels == 0])),
             anomalous=histogram.to_message(histogram.count(scores[labels > 0])),
-            loss_sum=float(normal.sum(dtype=np.float64)),
+            loss_sum=float(np.nan_to_num(normal).sum(dtype=np.float64)),  # JSON has no infinity
             readings=len(normal),
         )
-        self.link.send(self.topics.statistics(self.node_id, self.role), statistics)
-        self._evaluated = manifest.version
+        if self.link.send(self.topics.statistics(self.node_id, self.role), statistics):
+            self._evaluated = manifest.version
 
     # ---- offers ----
 
@@ -275,14 +348,17 @@ class Trainer(Node):
         offer, announced = self._outbox.offer, self._announced
         if offer is None or announced is None:
             return
-        for index in indices:
+        for index in dict.fromkeys(indices):
             payload = self._outbox.chunk(index, announced.chunk_bytes)
             if len(payload):
                 self.link.transport.publish(self.topics.update(self.node_id, offer.sha256, index), payload)
 
     def _replied(self, reply: Reply) -> None:
         offer = self._outbox.offer
-        if offer is None or reply.sha256 not in (offer.sha256, "0" * 64):
+        if reply.sha256 == NO_UPDATE and reply.kind == "refusal":
+            self._note_refusal(reply)  # of a message that could not be read: who knows whose it was
+            return
+        if offer is None or reply.sha256 != offer.sha256:
             return
         self._outbox.answered()
         self.loop.at("offer", self._outbox.back_off_s(), self._offer)
@@ -293,16 +369,20 @@ class Trainer(Node):
             self._outbox.used_up()
             self._drop_offer()
         elif reply.kind == "refusal":
-            self._refused += 1
-            self.last_error = f"round {reply.round}: refused: {reply.reason}"[:1000]
+            self._note_refusal(reply)
             self._drop_offer()
+
+    def _note_refusal(self, reply: Reply) -> None:
+        self._refused += 1
+        self.last_error = f"round {reply.round}: refused: {reply.reason}"[:1000]
+        self.status.changed()
 
     def _drop_offer(self) -> None:
         self.loop.cancel("offer")
         self._outbox.drop()
         self.state = "fitting" if self._fitting else "waiting"
         self.status.changed()
-        self.loop.post(self._consider)
+        self._consider()
 
     def _is_current(self, offer: Offer) -> bool:
         now = self._announced
@@ -319,7 +399,7 @@ class Trainer(Node):
             number=manifest.number if manifest else 0,
             backend=self.backend,
             readings=self.stream.readings() if self.stream else Readings(),
-            detail=self._why_not() if self.state == "waiting" else "",
+            detail=(self._why_not() or self._lacks) if self.state == "waiting" else "",
             last_error=self.last_error,
             round=self._announced.round if self._announced else 0,
             window=len(self._window or ()),

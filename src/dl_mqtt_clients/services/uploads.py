@@ -41,6 +41,11 @@ class Uploads:
     def any_open(self) -> bool:
         return bool(self._open)
 
+    def expects(self, node: str, sha256: str) -> bool:
+        """Whether this update is on its way."""
+        upload = self._open.get(node)
+        return upload is not None and upload.offer.sha256 == sha256
+
     def offer(self, node: str) -> Offer:
         """What the node offered; KeyError when it has no open upload."""
         return self._open[node].offer
@@ -72,11 +77,12 @@ class Uploads:
         return arrays
 
     def accept(self, node: str, *, examples: int) -> None:
-        """Make it count, durably."""
-        upload = self._open.pop(node)
+        """Make it count, durably. OSError, and it does not count, when the disk does not take it."""
+        upload = self._open[node]
         offer = upload.offer
         accepted = Accepted(node, offer.sha256, examples, offer.metrics.get("loss"))
         self.spool.accept(upload.sink, size=offer.bytes, accepted=accepted)
+        del self._open[node]
 
 
 def _as_update(variable: Variable) -> Variable:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from dl_mqtt_clients.aggregation.files import read_json, write_json
-from dl_mqtt_clients.aggregation.store import Stages, Store
+from dl_mqtt_clients.aggregation.files import write_json
+from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
 from dl_mqtt_clients.services.from_settings import use_backend_of
@@ -43,6 +43,7 @@ class Versions:
         self._settings = settings
         self._folder = Path(settings.artifacts.dir) / "updated_model"
         self._weights: list[np.ndarray]
+        self._exported: Manifest | None = None
         use_backend_of(settings)
         given = self._given(model, features, scaler)
         current = store.stages.current
@@ -90,23 +91,32 @@ class Versions:
 
     # ---- what changes ----
 
-    def merge(self, mean: Sequence[np.ndarray], *, round_number: int, metrics: Metrics) -> None:
-        """The newest version plus `mean` (one array a position that travels) is the new newest version; durable."""
+    def merge(
+        self, mean: Sequence[np.ndarray], *, round_number: int, metrics: Metrics, updates: dict[str, str]
+    ) -> None:
+        """The newest version plus `mean` (one array a position that travels) is the new newest version; durable.
+
+        `updates`: node -> hash of what was merged, so that whoever missed its receipt gets it still.
+        """
         weights = list(self._weights)
         for position, change in zip(self.update_positions, mean, strict=True):
             base = weights[position]
             weights[position] = (base.astype(np.float64) + change).astype(base.dtype)
         self._reachable = {m.version: m for m in self.published()}
         before = self.current
-        self._weights = weights
         self._write(
             weights,
             msgspec.structs.replace(
                 before, number=before.number + 1, round=round_number, base=before.version,
                 threshold=None, metrics=metrics,
             ),
+            recent=dict(list((self._store.stages.recent | updates).items())[-_RECENT:]),
         )  # fmt: skip
-        self._store.keep(self._settings.rounds.keep_versions)
+        self._weights = weights  # only now: should writing fail, the same round is merged again
+        try:
+            self._store.keep(self._settings.rounds.keep_versions)
+        except OSError as error:
+            log.warning("old versions cannot be deleted: %s", error)
 
     def promote(self, *, threshold: float | None, metrics: Metrics) -> bool:
         """Put the newest version into production, or give it a better threshold; False when nothing changes."""
@@ -119,13 +129,13 @@ class Versions:
         if before is not None and production == msgspec.structs.replace(before, serial=production.serial):
             return False
         self._store.put_version(production)
-        self._store.write_stages(Stages(serial=production.serial, current=stages.current, production=production))
+        self._store.write_stages(msgspec.structs.replace(stages, serial=production.serial, production=production))
         return True
 
     def export(self) -> None:
-        """Write `updated_model/model.keras` and `version.json` for people and other programs, unless they are there."""
+        """Write `updated_model/model.keras` and `version.json` for people and other programs, unless just done."""
         manifest = self.production or self.current
-        if (read_json(self._folder / "version.json") or {}).get("serial") == manifest.serial:
+        if manifest == self._exported:
             return
         self._model.set_weights(self._weights_of(manifest))
         self._model.save(self._folder / "model.keras", threshold=manifest.threshold)
@@ -133,6 +143,7 @@ class Versions:
         facts.pop("variables")
         facts["written"] = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         write_json(self._folder / "version.json", facts)
+        self._exported = manifest
 
     # ---- where it comes from ----
 
@@ -180,23 +191,34 @@ class Versions:
         from dl_mqtt_clients.learning.architecture import rebuild  # noqa: PLC0415 - imports Keras
 
         architecture = self._store.blob(current.blobs["architecture"].sha256)
-        if given is not None and given.architecture != architecture:
-            hint = "start a new generation with --fresh, or use another node.state_dir"
-            raise ConfigurationError(
-                [f"model: expected the model that {self._store.folder} was made with. Received: another one ({hint})"]
-            )
+        self._weights = self._weights_of(current)
+        if given is not None:
+            self._check_same(given, architecture, current)
         self._model = given or rebuild(
             architecture,
             max_parameters=self._settings.model.max_parameters,
             custom_modules=self._settings.model.custom_modules,
         )
-        self._weights = self._weights_of(current)
         log.info("continuing generation %d at version %d", current.generation, current.number)
+
+    def _check_same(self, given: "FederatedModel", architecture: bytes, current: Manifest) -> None:
+        """ConfigurationError when the given model, or its scaler, is not what this state was made with."""
+        scaler = [
+            (a, b)
+            for a, b, v in zip(given.get_weights(), self._weights, current.variables, strict=False)
+            if v.role == "scaler"
+        ]
+        other = "model" if given.architecture != architecture else ""
+        other = other or ("scaler" if not all(np.array_equal(a, b) for a, b in scaler) else "")
+        if other:
+            hint = "start a new generation with --fresh, or use another node.state_dir"
+            made = f"expected the {other} that {self._store.folder} was made with"
+            raise ConfigurationError([f"{other}: {made}. Received: another one ({hint})"])
 
     def _weights_of(self, manifest: Manifest) -> list[np.ndarray]:
         return decode(self._store.blob(manifest.blobs["weights"].sha256), manifest.variables)
 
-    def _write(self, weights: list[np.ndarray], like: Manifest) -> None:
+    def _write(self, weights: list[np.ndarray], like: Manifest, *, recent: dict[str, str] | None = None) -> None:
         data = encode(weights)
         name = self._store.put_blob(data)
         blobs = {**like.blobs, "weights": self._blob(name, len(data))}
@@ -204,10 +226,13 @@ class Versions:
         stages = self._store.stages
         manifest = msgspec.structs.replace(like, version=version, blobs=blobs, serial=stages.serial + 1)
         self._store.put_version(manifest)
-        self._store.write_stages(Stages(serial=manifest.serial, current=manifest, production=stages.production))
+        self._store.write_stages(
+            msgspec.structs.replace(stages, serial=manifest.serial, current=manifest, recent=recent or {})
+        )
 
     def _blob(self, name: str, size: int) -> Blob:
         return Blob(sha256=name, bytes=size, chunk_bytes=self._settings.transfer.chunk_bytes)
 
 
 _NONE = "0" * 64
+_RECENT = 10_000  # nodes
