@@ -4,8 +4,10 @@ The parent holds the other end of this process's standard input. When it ends, h
 command is then asked to stop as by SIGTERM, and gone after `GRACE_S` at the latest. Works wherever there are pipes.
 """
 
+import logging
 import os
 import signal
+import sys
 import threading
 from typing import Final
 
@@ -20,9 +22,23 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def _run() -> int:
+    """The command's exit code."""
+    from dl_mqtt_clients.cli.main import main  # noqa: PLC0415 - the thread first
+
+    try:
+        main()
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
-
-    from dl_mqtt_clients.cli.main import main
-
-    main()
+    exit_code = _run()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # taking JAX down in order costs half a second of each process, for nothing

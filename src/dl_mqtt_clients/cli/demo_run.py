@@ -68,6 +68,7 @@ class DemoRun(Service):
         self._show()
         try:
             killed = self._children.stop()
+            self.timings["processes ended"] = self._elapsed_s()
             if killed and self.failure is None:
                 self.failure = FederatedLearningError(f"demo: had to be killed: {', '.join(killed)}")
         finally:
