@@ -235,6 +235,21 @@ class TestStopping:
         assert fit(autoencoder, base, readings, None, training=TRAINING, seed=1).epochs == 2
 
 
+def test_the_model_can_be_asked_while_it_trains(autoencoder, readings):
+    """JAX gives a step's input buffers away, so the model must keep its own."""
+    scores = []
+    fit(
+        autoencoder,
+        autoencoder.get_weights(),
+        readings,
+        None,
+        training=TRAINING,
+        seed=1,
+        on_batch=lambda _share: scores.append(autoencoder.scores(readings[:4])) or True,
+    )
+    assert np.isfinite(scores).all()
+
+
 def test_divergence_is_an_error_that_leaves_the_base(readings):
     model = make(optimizers.SGD(1e20))
     base = model.get_weights()
