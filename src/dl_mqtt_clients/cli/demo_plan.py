@@ -25,6 +25,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "rounds.pause_s": 0.8,  # predictors have the time to measure each version, also the first, when readings pile up
     "rounds.statistics_deadline_s": 3.0,
     "predictor.max_wait_ms": 50.0,
+    "predictor.anomalies_per_minute": 240,  # the first versions' false alarms must not use them all up
     "generator.rate": 250.0,
 }
 NORMAL_S: Final = 2.0  # a predictor's stream: so long normal, then so long under attack

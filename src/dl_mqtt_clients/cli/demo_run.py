@@ -7,7 +7,7 @@ from typing import Final
 
 from dl_mqtt_clients.cli.demo_plan import Plan, node_command, test_streams, training_streams
 from dl_mqtt_clients.cli.demo_view import View
-from dl_mqtt_clients.cli.demo_work import Base, prepare
+from dl_mqtt_clients.cli.demo_work import DATA_NAMES, Base, prepare
 from dl_mqtt_clients.cli.processes import Child, Children, died
 from dl_mqtt_clients.dashboard.fleet import Fleet
 from dl_mqtt_clients.dashboard.terminal import Situation
@@ -112,7 +112,7 @@ class DemoRun(Service):
             self.timings.setdefault("first round", self._elapsed_s())
         if before.round is None and after.round is not None:
             self.timings["manager"] = self._elapsed_s()
-            self._set_phase("learning")
+            self._set_phase(f"learning from {DATA_NAMES[self.plan.settings.data.source]}")
 
     # ---- looking after it ----
 
