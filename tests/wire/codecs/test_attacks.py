@@ -40,12 +40,14 @@ FORGERIES = {
     "a NaN as float32": ("float32", "0000", 7, np.nan, "f"),
     "infinity as float32": ("float32", "0000", -1, -np.inf, "f"),
     "the largest float32": ("float32", "0000", 7, 3.4e38, "f"),
+    "a signalling NaN as float32": ("float32", "0000", 7, 0x7F800001, "I"),
     "a NaN in a small tensor": ("int8", "0001", 2, np.nan, "f"),
     "infinity in a statistic": ("topk:0.01", "0002", 2, np.inf, "f"),
     "bfloat16 NaN": ("bfloat16", "0000", 7, 0x7FC0, "H"),
     "bfloat16 signalling NaN": ("bfloat16", "0000", 7, 0xFF81, "H"),
     "bfloat16 infinity": ("bfloat16", "0000", -1, 0xFF80, "H"),
     "float16 NaN": ("float16", "0000", 7, 0x7E00, "H"),
+    "float16 signalling NaN": ("float16", "0000", 7, 0x7D00, "H"),
     "float16 infinity": ("float16", "0000", -1, 0xFC00, "H"),
     "float16 scale 0": ("float16", "0000.scale", 0, 0.0, "f"),
     "float16 scale negative": ("float16", "0000.scale", 0, -1.0, "f"),
@@ -61,13 +63,13 @@ FORGERIES = {
     "int8 scale negative": ("int8", "0000.scale", 1, -1.0, "f"),
     "int8 scale NaN": ("int8", "0000.scale", 1, np.nan, "f"),
     "int8 scale infinite": ("int8", "0000.scale", 2, np.inf, "f"),
-    "int8 scale too large": ("int8", "0000.scale", 2, 1.35e36, "f"),
-    "int8 scale denormal": ("int8", "0000.scale", 2, 1e-40, "f"),
+    "int8 scale too large": ("int8", "0000.scale", 2, 2.0**120 * 1.0625, "f"),
+    "int8 scale denormal": ("int8", "0000.scale", 2, 2.0**-127, "f"),
     "int8 scale of 24 bits": ("int8", "0000.scale", 2, 1 + 2.0**-23, "f"),
     "int4 of -8, low": ("int4", "0000", 5, 0x50, "B"),
     "int4 of -8, high": ("int4", "0000", 5, 0x05, "B"),
     "int4 padding not 8": ("int4", "0000", -1, 0x18, "B"),
-    "int4 scale too large": ("int4", "0000.scale", 0, 2.5e37, "f"),
+    "int4 scale too large": ("int4", "0000.scale", 0, 2.0**124 * 1.25, "f"),
     "int4 scale NaN": ("int4", "0000.scale", 2, np.nan, "f"),
     "top-k NaN": ("topk:0.01", "0000", 0, np.nan, "f"),
     "top-k infinity": ("topk:0.01", "0000", -1, np.inf, "f"),
@@ -80,7 +82,8 @@ FORGERIES = {
 
 @pytest.mark.parametrize("what", FORGERIES)
 def test_a_forged_value_is_refused_without_a_warning(what):
-    refused(FORGERIES[what][0], forged(*FORGERIES[what]), match="update: position 000[012]")
+    reason = "scale: expected" if "scale" in what else "position 000[012]"
+    refused(FORGERIES[what][0], forged(*FORGERIES[what]), match=reason)
 
 
 def test_a_place_named_twice_is_refused():
@@ -141,6 +144,25 @@ def allocated_extra():
     from dl_mqtt_clients.wire.codecs.tensor_file import Tensor
 
     return [Tensor("0009", "F32", (0,))]
+
+
+def test_float16_values_above_what_an_encoder_scales_are_refused_without_a_warning():
+    x = np.full(300, 2.0**126, np.float32)
+    data = codec("float16").encode([x], variables_of([x]), seed=None).data
+    data[-2:] = struct.pack("<H", 0x7BFF)  # 65,504 · 2¹¹² is above 2¹²⁷
+    refused("float16", data, variables_of([x]), match="holds NaN, infinity")
+
+
+@every
+def test_offsets_that_move_bytes_from_one_tensor_to_the_next_are_refused(name):
+    data = codec(name).encode(ARRAYS, VARIABLES, seed=1).data
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    first, second = list(header)[:2]
+    header[first]["data_offsets"][1] -= 4
+    header[second]["data_offsets"][0] -= 4
+    text = json.dumps(header).encode()
+    refused(name, len(text).to_bytes(8, "little") + text + data[start:], match="do not match its shape")
 
 
 @every

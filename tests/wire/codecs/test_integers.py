@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from codec_helpers import fixed, normal, tensors, variables_of
 from dl_mqtt_clients.wire.codecs import codec, tensor_file
-from dl_mqtt_clients.wire.codecs.integers import GROUP
+from dl_mqtt_clients.wire.codecs.integers import GROUP, _scale
 
 LEVELS = {"int8": 127, "int4": 7}
 both = pytest.mark.parametrize("name", LEVELS)
@@ -102,13 +102,29 @@ def test_int4_puts_the_first_of_two_values_in_the_low_half_and_pads_with_8():
 
 
 @both
-def test_the_largest_of_a_group_does_not_wrap_around_whatever_its_last_bit(name):
-    """127 steps and a rounding error would be 128, which is -128 in a byte."""
-    x = np.ones(400 * GROUP, np.float32)
-    x[::GROUP] = np.nextafter(np.float32(1), np.float32(2)) + np.arange(400, dtype=np.float32) * 2.0**-20
-    largest = np.repeat(x[::GROUP], GROUP)
-    assert (np.abs(read(name, largest, 5) / largest - 1) < 1.01 / LEVELS[name]).all()
-    assert (read(name, -largest, 5) < 0).all()
+def test_the_largest_of_a_group_does_not_wrap_around_for_its_last_bit(name):
+    """Scaled by a step rounded down, one in 65,536 would become 128 steps, which is -128 in a byte."""
+    above = np.nextafter(np.float32(LEVELS[name]), np.float32(1000))
+    x = np.full(1024 * GROUP, above)
+    assert read(name, x, 5).min() > LEVELS[name] - 1
+    assert read(name, -x, 5).max() < 1 - LEVELS[name]
+
+
+@both
+def test_a_step_is_never_less_than_the_largest_over_the_levels_next_to_any_step_of_17_bits(name):
+    steps = np.arange(2**16, 2**17, dtype=np.float32) * np.float32(2.0**-16)  # all of them from 1 to 2
+    largest = np.nextafter(steps * np.float32(LEVELS[name]), np.float32(1000))
+    assert (_scale(largest, LEVELS[name]).astype(np.float64) * LEVELS[name] >= largest).all()
+
+
+@both
+@pytest.mark.parametrize("step", [1.0, 1 + 2.0**-16, 1.1999969482421875, 1.7, 3e-5])
+def test_not_one_of_a_million_whole_steps_is_rounded_away(name, step):
+    """A draw next to 1 and a quotient one bit too large would be enough."""
+    levels = LEVELS[name]
+    step = scales(name, np.full(GROUP, step * levels, np.float32))[0]
+    x = np.resize(np.arange(-levels, levels + 1, dtype=np.float32), 2**20) * step
+    assert np.array_equal(read(name, x, 9), x)
 
 
 def test_values_are_rounded_within_the_bound_of_a_fixed_array():

@@ -138,11 +138,12 @@ def _uniform(draws: np.random.SFC64, out: np.ndarray) -> np.ndarray:
 
 
 def _scale(magnitudes: np.ndarray, levels: int) -> np.ndarray:
-    """magnitudes/levels, never less, so that no value needs more than `levels` steps."""
-    exact = magnitudes.astype(np.float64) / levels
-    scale = exact.astype(np.float32)
-    scale = np.where(scale < exact, np.nextafter(scale, np.float32(np.inf)), scale)
-    bits = np.maximum(scale, _SMALLEST).view(np.uint32)
+    """magnitudes/levels, never less, so that no value needs more than `levels` steps.
+
+    The division rounds to nearest, and yet never down to a scale s of 17 bits: the float32 that follows levels·s,
+    divided by 127 or 7, lies more than half a unit above s. From any other float32 the last step goes up.
+    """
+    bits = np.maximum(magnitudes / np.float32(levels), _SMALLEST).view(np.uint32)
     return ((bits + _LOW_BITS) & ~_LOW_BITS).view(np.float32)
 
 
