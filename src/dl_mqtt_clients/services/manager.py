@@ -255,8 +255,13 @@ class Manager(Service):
             self._measuring.add(topic.node)
         if not self.versions.unpromoted:
             self.loop.at("late statistics", 0.3, self._promote)
-        elif self._evaluation.nodes("trainer") >= max(len(self._roster.live_trainers()), 1):
+        elif self._has_heard_all():
             self._promote()
+
+    def _has_heard_all(self) -> bool:
+        """Whether no more statistics of the newest version can be waited for; the base waits for readings as well."""
+        known = self.versions.current.number > 0 or self._evaluation.threshold(0.5) is not None
+        return known and self._evaluation.nodes("trainer") >= max(len(self._roster.live_trainers()), 1)
 
     def _may_count(self, node: str) -> bool:
         """Statistics are kept until the next version, kilobytes a node: not those of any number of strangers."""

@@ -66,7 +66,7 @@ class Trainer(Node):
         self._progress = 0.0
         self._loss: float | None = None
         self._lacks = ""
-        self._evaluated = ""  # version whose statistics were sent
+        self._evaluated = ("", False)  # version whose statistics were sent, and whether there were any
         self._accepted = self._refused = 0
         self._outbox = Outbox(self.folder)
         if self._window is None:
@@ -179,7 +179,7 @@ class Trainer(Node):
         self._consider()
 
     def _published_again(self) -> None:
-        self._evaluated = ""
+        self._evaluated = ("", False)
         self._consider()
 
     def _consider(self) -> None:
@@ -190,7 +190,11 @@ class Trainer(Node):
         """Evaluate a new version, and begin a fit when all that is needed is there."""
         if self._fitting or self._outbox.offer is not None:
             return
-        self._evaluate()  # at once: the manager waits for it to put the version into production
+        try:
+            self._evaluate()  # at once: the manager waits for it to put the version into production
+        except ModelError as error:
+            self._note_error(error)
+            self._evaluated = (self.manifest.version if self.manifest else "", True)
         announced, manifest, model, window = self._announced, self.manifest, self.model, self._window
         if self._why_not() or announced is None or manifest is None or model is None or window is None:
             return
@@ -299,31 +303,23 @@ class Trainer(Node):
         )
 
     def _evaluate(self) -> None:
-        """Score the held-out readings with exactly this version, once, and send the sums."""
-        manifest, model = self.manifest, self.model
-        if manifest is None or model is None or self._window is None or self._evaluated == manifest.version:
+        """Score the held-out readings with exactly this version, once, and send the sums.
+
+        Who holds none out yet says so too: the manager waits for all.
+        """
+        manifest, model, window = self.manifest, self.model, self._window
+        if manifest is None or model is None or window is None or self._evaluated == (manifest.version, True):
             return
-        heldout = self._window.heldout(HELDOUT)
-        if not len(heldout) or not self.link.transport.connected:
+        heldout = window.heldout(HELDOUT)
+        done = (manifest.version, bool(len(heldout)))
+        if self._evaluated == done or not self.link.transport.connected:
             return
-        try:
+        scores = np.zeros(0, np.float32)
+        if len(heldout):
             model.set_weights(self._weights)
-            scores, labels = model.scores(heldout.x), heldout.labels
-        except ModelError as error:
-            self._note_error(error)
-            self._evaluated = manifest.version
-            return
-        normal = scores[labels <= 0]
-        statistics = Statistics(
-            version=manifest.version,
-            normal=histogram.to_message(histogram.count(normal)),
-            labelled_normal=histogram.to_message(histogram.count(scores[labels == 0])),
-            anomalous=histogram.to_message(histogram.count(scores[labels > 0])),
-            loss_sum=float(np.nan_to_num(normal).sum(dtype=np.float64)),  # JSON has no infinity
-            readings=len(normal),
-        )
-        if self.link.send(self.topics.statistics(self.node_id, self.role), statistics):
-            self._evaluated = manifest.version
+            scores = model.scores(heldout.x)
+        if self.link.send(self.topics.statistics(self.node_id, self.role), _sums(manifest, scores, heldout.labels)):
+            self._evaluated = done
 
     # ---- offers ----
 
@@ -409,6 +405,18 @@ class Trainer(Node):
             accepted=self._accepted,
             refused=self._refused,
         )
+
+
+def _sums(manifest: Manifest, scores: np.ndarray, labels: np.ndarray) -> Statistics:
+    normal = scores[labels <= 0]
+    return Statistics(
+        version=manifest.version,
+        normal=histogram.to_message(histogram.count(normal)),
+        labelled_normal=histogram.to_message(histogram.count(scores[labels == 0])),
+        anomalous=histogram.to_message(histogram.count(scores[labels > 0])),
+        loss_sum=float(np.nan_to_num(normal).sum(dtype=np.float64)),  # JSON has no infinity
+        readings=len(normal),
+    )
 
 
 def _usable(window: Snapshot, task: Task) -> tuple[np.ndarray, np.ndarray | None]:
