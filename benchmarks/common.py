@@ -17,33 +17,43 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@contextmanager
-def mosquitto() -> Iterator[str]:
-    """A Mosquitto with our configuration on a free port: its url. The embedded broker where there is none."""
-    binary = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if binary is None:
-        from dl_mqtt_clients import EmbeddedBroker
+OURS = "set_tcp_nodelay true\nmax_inflight_messages 100\nmax_queued_messages 20000\nmax_inflight_bytes 0\nmax_queued_bytes 0"
 
+
+def mosquitto_binary() -> str | None:
+    return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+@contextmanager
+def mosquitto(conf: str = OURS) -> Iterator[str]:
+    """A Mosquitto on a free port: its url. `conf`: what `configuration/mosquitto` says of speed. Else the embedded one."""
+    binary = mosquitto_binary()
+    if binary is None:
         print("Mosquitto is not installed: measured on the embedded broker")
-        with EmbeddedBroker() as broker:
-            yield broker.url
+        with embedded() as url:
+            yield url
         return
     with TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        conf = Path(folder) / "mosquitto.conf"
-        conf.write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 100000\n"
-            "max_inflight_messages 100\nmax_queued_bytes 0\n"
-        )
-        process = subprocess.Popen([binary, "-c", conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        file = Path(folder) / "mosquitto.conf"
+        file.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{conf}\n")
+        process = subprocess.Popen([binary, "-c", file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for_port(port)
             yield f"mqtt://127.0.0.1:{port}"
         finally:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def embedded() -> Iterator[str]:
+    from dl_mqtt_clients import EmbeddedBroker
+
+    with EmbeddedBroker() as broker:
+        yield broker.url
 
 
 def wait_for_port(port: int) -> None:

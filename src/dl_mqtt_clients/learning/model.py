@@ -71,6 +71,11 @@ class FederatedModel:
         return model
 
     @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sizes that batches are padded to, smallest first."""
+        return self._scorer.batch_sizes
+
+    @property
     def scaler(self) -> ScalerValues:
         return ScalerValues(*(_numpy(v) for v in self._held[:2]))
 

@@ -60,6 +60,7 @@ class Predictor(Node):
         self._scored = self._anomalies = self._suppressed = 0
         self._sent_at: deque[float] = deque()  # anomalies of the last minute
         self._loading = False
+        self._kept: dict[str, str] = {}  # hashes of the files in our folder
         self._labelled: Window | None = None
         self.stream = ReadingStream(
             self.loop, self.settings, role=self.role, on_arrival=self._arrived, on_problem=self.status.changed
@@ -88,6 +89,11 @@ class Predictor(Node):
 
     def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
         model.set_weights(weights)
+        if model is self.model:
+            return
+        for size in model.batch_sizes:  # compiled now: later the first batch of each size would be late
+            model.warm_up([size])
+            self._score_some()  # with the model before it, which goes on meanwhile
 
     def _adopted(self, weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002 - the model has them
         self.state = "scoring"
@@ -99,12 +105,19 @@ class Predictor(Node):
         if self._loading:
             return
         try:  # so that we can start from it without broker or manager
-            write_atomically(self.folder / "architecture.json", description)
-            write_atomically(self.folder / "weights.safetensors", data)
-            write_atomically(self.folder / "production.json", encode(manifest))
+            self._keep("architecture.json", description)
+            self._keep("weights.safetensors", data)
+            self._keep("production.json", encode(manifest))
         except OSError as error:
             self._note_error(error)
             log.warning("the production model cannot be kept: %s", error)
+
+    def _keep(self, name: str, data: bytes | bytearray) -> None:
+        """A disk takes its time: what has arrived meanwhile is scored before the next file."""
+        if self._kept.get(name) != (digest := sha256(data)):
+            write_atomically(self.folder / name, data)
+            self._kept[name] = digest
+            self._score_some()
 
     def _load(self) -> None:
         """Start from the model on disk, if there is one that fits together: a crash may have left parts of two."""
