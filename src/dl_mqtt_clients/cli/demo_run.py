@@ -133,6 +133,7 @@ class DemoRun(Service):
         situation = Situation(
             title=self._title,
             phase=self._phase,
+            broker=self.plan.settings.broker.url,
             rounds=self.plan.rounds,
             elapsed_s=self._elapsed_s(),
             baseline_auroc=measured.auroc if measured else None,

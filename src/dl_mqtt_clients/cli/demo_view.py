@@ -5,7 +5,7 @@ from typing import Final, Protocol
 from rich.console import Console
 from rich.live import Live
 
-from dl_mqtt_clients.dashboard.fleet import Fleet
+from dl_mqtt_clients.dashboard.fleet import Fleet, is_alive
 from dl_mqtt_clients.dashboard.lines import news
 from dl_mqtt_clients.dashboard.terminal import Situation, screen
 
@@ -59,7 +59,8 @@ class Lines:
         pass
 
     def show(self, fleet: Fleet, situation: Situation) -> None:
-        lines = [] if situation.phase == self._phase else [situation.phase]
+        lines = [] if self._phase else [f"broker {situation.broker}"]
+        lines += [] if situation.phase == self._phase else [situation.phase]
         lines += news(self._before or Fleet(topics=fleet.topics), fleet)
         if not lines and situation.elapsed_s - self._spoke_s >= SILENCE_S:
             lines = [_progress(fleet)]
@@ -73,8 +74,9 @@ class Lines:
 
 
 def _progress(fleet: Fleet) -> str:
-    alive = sum(status.state not in ("lost", "stopped") for status in fleet.nodes.values())
-    open_round = f"round {fleet.round.round}: {fleet.round_done():.0%}, " if fleet.round and fleet.round.phase == "open" else ""
+    alive = sum(map(is_alive, fleet.nodes.values()))
+    is_open = fleet.round is not None and fleet.round.phase == "open"
+    open_round = f"round {fleet.round.round}: {fleet.round_done():.0%}, " if fleet.round and is_open else ""
     return f"{open_round}{alive} nodes, {fleet.reading_rate():,.0f} readings/s"
 
 

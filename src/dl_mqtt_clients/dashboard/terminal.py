@@ -25,6 +25,7 @@ class Situation:
 
     title: str = ""
     phase: str = ""  # what is being done, in words
+    broker: str = ""  # its address, for those who want to look on
     rounds: int = 0  # asked for; 0: no end
     elapsed_s: float = 0.0
     baseline_auroc: float | None = None
@@ -85,7 +86,7 @@ def _panel(content: RenderableType, title: str) -> Panel:
 def _head(fleet: Fleet, situation: Situation) -> RenderableType:
     done = len(fleet.merged)
     top = Table.grid(expand=True)
-    top.add_column(ratio=1)
+    top.add_column(ratio=1, no_wrap=True)
     top.add_column(justify="right")
     top.add_row(
         Text.assemble((situation.title, "bold cyan"), ("  " + situation.phase, "dim")),
@@ -107,16 +108,17 @@ def _head(fleet: Fleet, situation: Situation) -> RenderableType:
 
 
 def _foot(fleet: Fleet, situation: Situation) -> RenderableType:
-    foot = Table.grid(expand=True)
-    foot.add_column(ratio=1)
-    foot.add_column(justify="right")
+    foot = Table.grid(expand=True, padding=(0, 1))
+    foot.add_column(no_wrap=True)
+    foot.add_column(no_wrap=True, ratio=1)
+    foot.add_column(justify="right", no_wrap=True)
     rates = Text.assemble(
         (f"{fleet.message_rate(now=situation.now):.0f}", "bold"),
-        " messages/s in the federation   ",
+        " messages/s  ",
         (f"{fleet.reading_rate():,.0f}", "bold"),
-        " readings/s beside it",
+        " readings/s ",
     )
-    foot.add_row(rates, Text("Ctrl-C ends", style="dim"))
+    foot.add_row(rates, Text(situation.broker, style="dim"), Text("Ctrl-C ends", style="dim"))
     return foot
 
 
