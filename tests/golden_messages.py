@@ -65,6 +65,7 @@ ROUND = Round(
     target_updates=4,
     min_updates=2,
     inline_bytes=65536,
+    require=("gpu=true",),
     training=Training(
         epochs=2,
         learning_rate=0.001,
@@ -75,7 +76,7 @@ ROUND = Round(
 ROUND_JSON = f"""{{
   "v": 1, "generation": 1, "round": 4, "attempt": 2, "phase": "open", "mode": "sync", "base": "{SHA}", "number": 3,
   "fraction": 0.5, "seed": "2024", "deadline_s": 60.0, "target_updates": 4, "min_updates": 2, "codec": "float32",
-  "inline_bytes": 65536, "chunk_bytes": 262144,
+  "inline_bytes": 65536, "chunk_bytes": 262144, "require": ["gpu=true"],
   "training": {{
     "epochs": 2, "batch_size": 32, "learning_rate": 0.001, "window": 10000, "min_readings": 256, "min_new_readings": 0,
     "early_stopping": {{"patience": 3, "delta": 0.01}},
@@ -84,11 +85,19 @@ ROUND_JSON = f"""{{
 }}"""
 
 OFFER = Offer(
-    round=4, attempt=2, base=SHA, sha256=OTHER, bytes=4096, examples=512, new_readings=40, metrics={"loss": 0.125}
+    round=4,
+    attempt=2,
+    base=SHA,
+    sha256=OTHER,
+    bytes=4096,
+    examples=512,
+    new_readings=40,
+    steps=16,
+    metrics={"loss": 0.125},
 )
 OFFER_JSON = f"""{{
   "v": 1, "round": 4, "attempt": 2, "base": "{SHA}", "sha256": "{OTHER}", "bytes": 4096, "examples": 512,
-  "new_readings": 40, "inline": false, "metrics": {{"loss": 0.125}}
+  "new_readings": 40, "steps": 16, "inline": false, "metrics": {{"loss": 0.125}}
 }}"""
 
 REPLY = Reply(kind="grant", round=4, attempt=2, sha256=OTHER, chunks=(0, 1, 2))
@@ -106,6 +115,7 @@ HISTORY = History(
             version=SHA,
             number=4,
             seconds=1.5,
+            asked=3,
             participants=(Participant(node="jetson-07", examples=512, weight=1.0, loss=0.125),),
             refused={"jetson-08": "unknown node"},
             left_out=("jetson-09",),
@@ -117,8 +127,8 @@ HISTORY = History(
 HISTORY_JSON = f"""{{
   "v": 1, "generation": 1,
   "rounds": [{{
-    "round": 4, "attempt": 2, "outcome": "merged", "version": "{SHA}", "number": 4, "seconds": 1.5,
-    "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125}}],
+    "round": 4, "attempt": 2, "outcome": "merged", "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
+    "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0}}],
     "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"],
     "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "examples": 512, "nodes": 1}}, "threshold": 0.5
   }}]
@@ -149,6 +159,7 @@ NODE_STATUS = NodeStatus(
     number=3,
     backend="jax",
     readings=Readings(received=1000, malformed=2, dropped=3, rate=12.5, last_error="data: expected 2 values"),
+    attributes=("gpu=true",),
     detail="epoch 1 of 2",
     round=4,
     window=900,
@@ -163,6 +174,7 @@ NODE_STATUS_JSON = f"""{{
   "readings": {{
     "received": 1000, "malformed": 2, "dropped": 3, "rate": 12.5, "last_error": "data: expected 2 values"
   }},
+  "attributes": ["gpu=true"],
   "detail": "epoch 1 of 2", "last_error": "", "round": 4, "window": 900, "new_readings": 40, "progress": 0.5,
   "loss": 0.25, "accepted": 3, "refused": 1, "scored": 0, "anomalies": 0, "threshold": null
 }}"""

@@ -41,9 +41,9 @@ def values(field, kind=None):
 
 
 FIELDS = {
-    dotted(path): st.just(1e6) if path[-1] == "fraction_growth" else values(field)
+    dotted(path): values(field)
     for path, field in leaves(Settings)
-    if path[-1] not in ("password", "fraction_growth")
+    if path[-1] not in ("password", "fraction_growth", "over_selection")
 }
 
 

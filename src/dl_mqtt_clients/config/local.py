@@ -22,6 +22,9 @@ class NodeSettings(Section):
     """Which device runs here."""
 
     id: NameOrEmpty = Field(default="", description="Name of this node; empty: the host's name.")
+    attributes: Texts = Field(
+        default=(), description="What this node is, such as gpu=true or site=north; rounds may ask for it."
+    )
     state_dir: Text = Field(default="state", description="Folder of what must survive a restart.")
 
 

@@ -65,8 +65,32 @@ class RoundSettings(Section):
     """When a round begins, closes and is abandoned. Read by the manager."""
 
     count: Count = Field(default=0, description="Rounds to run; 0: no end.")
+    mode: Literal["sync", "async"] = Field(
+        default="sync",
+        description="sync: a round counts updates of its own base. async: of earlier ones too, so none waits.",
+    )
     target_updates: Count = Field(
-        default=0, description="Updates that close a round before its deadline; 0: as many as there are live trainers."
+        default=0,
+        description="Updates that close a round before its deadline; 0: as many as there are live trainers. "
+        "In mode async the size of the buffer.",
+    )
+    max_staleness: int = Field(
+        default=5, ge=0, le=1000, description="Oldest base that still counts in mode async, in versions back."
+    )
+    over_selection: float = Field(
+        default=1.0,
+        ge=1.0,
+        le=100.0,
+        description="Ask so many times target_updates nodes, so that the slow ones need not come; 1: ask the fraction.",
+    )
+    require: Texts = Field(
+        default=(),
+        description="Attributes a node must have to take part, such as gpu=true or site=north; empty: any node.",
+    )
+    strategy: Text = Field(
+        default="FedAvg",
+        description="How updates become a version: FedAdam(lr=0.01) @ TrimmedMean(0.1) @ ClipNorm(1.0), "
+        "or a rule of your own as module:name.",
     )
     min_updates: Positive = Field(
         default=1, description="Quorum: with fewer updates at the deadline the round is abandoned and tried again."
@@ -91,6 +115,10 @@ class RoundSettings(Section):
 class TransferSettings(Section):
     """How models and updates cross the federation broker."""
 
+    codec: Text = Field(
+        default="float32",
+        description="How updates travel: float32, bfloat16, float16, int8, int4, or topk:<share>, as topk:0.01.",
+    )
     chunk_bytes: ChunkBytes = Field(default=262_144, description="Size of a chunk, in bytes.")
     chunks_in_flight: int = Field(
         default=64, ge=1, le=4096, description="Chunks granted to all nodes together and not yet received."

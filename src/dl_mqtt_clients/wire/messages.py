@@ -126,6 +126,7 @@ class Round(Message, frozen=True, kw_only=True):
     codec: Annotated[str, Meta(max_length=32)] = "float32"
     inline_bytes: Count = 0
     chunk_bytes: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)] = 256 * 1024
+    require: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()  # attributes of nodes that may take part: "gpu=true"
     training: Training = Training()
 
 
@@ -139,6 +140,7 @@ class Offer(Message, frozen=True, kw_only=True):
     bytes: Positive
     examples: Positive
     new_readings: Count = 0
+    steps: Positive = 1  # local optimizer steps: FedNova's τ
     inline: bool = False  # the chunks follow without waiting for a grant
     metrics: Annotated[dict[Annotated[str, Meta(max_length=64)], float | None], Meta(max_length=64)] = {}
 
@@ -159,6 +161,7 @@ class Participant(Struct, frozen=True, kw_only=True):
     examples: Positive
     weight: float = 0.0
     loss: float | None = None
+    staleness: Count = 0  # versions between the update's base and the round's
 
 
 class RoundReport(Struct, frozen=True, kw_only=True):
@@ -170,6 +173,7 @@ class RoundReport(Struct, frozen=True, kw_only=True):
     version: Sha256 | None = None
     number: Count = 0
     seconds: float = 0.0
+    asked: Count = 0  # live nodes of the cohort
     participants: tuple[Participant, ...] = ()
     refused: dict[str, Text] = {}
     left_out: tuple[str, ...] = ()
@@ -222,6 +226,9 @@ class NodeStatus(Message, frozen=True, kw_only=True):
     number: Count = 0
     backend: Annotated[str, Meta(max_length=32)] = ""
     readings: Readings = Readings()
+    attributes: Annotated[
+        tuple[Text, ...], Meta(max_length=64)
+    ] = ()  # from its configuration: "gpu=true", "site=north"
     detail: Text = ""  # what it waits for or does, for people
     last_error: Text = ""
     # trainer
