@@ -75,7 +75,7 @@ class RoundSettings(Section):
         "In mode async the size of the buffer.",
     )
     max_staleness: int = Field(
-        default=5, ge=0, le=1000, description="Oldest base that still counts in mode async, in versions back."
+        default=5, ge=0, le=10_000, description="Oldest base that still counts in mode async, in versions back."
     )
     over_selection: float = Field(
         default=1.0,
