@@ -72,7 +72,7 @@ def make_settings(folder: Path, url: str, **changes: Any) -> Settings:
         "broker.url": url,
         "data_broker.url": url,
     }
-    return Settings().replace(**base, **{name.replace("__", "."): value for name, value in changes.items()})
+    return Settings().replace(**(base | {name.replace("__", "."): value for name, value in changes.items()}))
 
 
 def start_manager(settings: Settings, **changes: Any) -> Manager:
@@ -135,8 +135,18 @@ class Watch:
             raise
         return hit[0]
 
+    def wait_next(self, topic: str, kind: type[Message]) -> Any:
+        """The next message there from now on."""
+        before = len(self.seen(topic, kind))
+        self.client.wait(lambda: len(self.seen(topic, kind)) > before, f"next message at {topic}", DEADLINE_S)
+        return self.seen(topic, kind)[before]
+
     def status(self, node: str, condition: Callable[[NodeStatus], object], role: str = "trainer") -> NodeStatus:
         return self.wait(self.topics.status(node, role), NodeStatus, condition, f"status of {node}/{role}")
+
+    def listens(self, node: str, role: str = "trainer") -> None:
+        """Until the node hears its readings."""
+        self.status(node, lambda s: s.state not in ("stopped", "lost") and not s.readings.last_error, role)
 
     def manager(self, condition: Callable[[ManagerStatus], object]) -> ManagerStatus:
         return self.wait(self.topics.manager_status, ManagerStatus, condition, "status of the manager")
@@ -226,3 +236,12 @@ class FakeTrainer:
 
 def scores_of(client: Client, topic: str) -> list[Scores]:
     return [decode(d.payload, Scores) for d in list(client.messages) if d.topic == topic]
+
+
+def feed(client: Client, node: str, rows: np.ndarray, *, labels: Sequence[int] | None = None, qos: int = 0) -> None:
+    """Publish readings as a sensor would, 32 a message."""
+    for start in range(0, len(rows), 32):
+        message: dict[str, Any] = {"data": rows[start : start + 32].tolist()}
+        if labels is not None:
+            message["label"] = [int(v) for v in labels[start : start + 32]]
+        client.transport.publish(f"reading/{node}", msgspec.json.encode(message), qos=qos)

@@ -110,6 +110,7 @@ class Manager(Service):
     def _start(self) -> None:
         topics = self._topics
         try:
+            self._complete_history()
             self._open(self._store.open_round() or self._next_round())
         except OSError as error:
             raise StateError(f"{self._store.folder}: cannot be written: {error}") from error
@@ -369,6 +370,21 @@ class Manager(Service):
         self._accepted += collector.accepted
         self._publish_round()
         self._tell(report)
+
+    def _complete_history(self) -> None:
+        """A round that was merged just before a crash left no report: its version says the most of it."""
+        current = self.versions.current
+        attempts = [r for r in self._store.history(self._rounds.history or 1) if r.round == current.round]
+        if current.number and not any(r.outcome == "merged" for r in attempts):
+            report = RoundReport(
+                round=current.round,
+                attempt=1 + max((r.attempt for r in attempts), default=0),
+                outcome="merged",
+                version=current.version,
+                number=current.number,
+                metrics=current.metrics,
+            )
+            self._store.append_history(report)
 
     def _following(self, before: OpenRound, report: RoundReport) -> OpenRound:
         """After a merge the next round; after an abandoned attempt the same one, with more nodes asked."""

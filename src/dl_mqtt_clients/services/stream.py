@@ -53,7 +53,7 @@ class ReadingStream:
         self._rate_since = time.monotonic()
         self._rate_count = 0
         self._rate = 0.0
-        self.problem = ""  # why the data broker cannot be reached
+        self.problem = "no connection to the data broker yet"  # why it cannot be reached; empty: it can
         self.transport = open_transport(address(settings.data_broker), client_id=f"{settings.node_id}:{role}:data")
 
     def start(self) -> None:
