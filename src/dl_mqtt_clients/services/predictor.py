@@ -62,6 +62,7 @@ class Predictor(Node):
         self._loading = False
         self._kept: dict[str, str] = {}  # hashes of the files in our folder
         self._labelled: Window | None = None
+        self._measured = ""  # version whose statistics were sent
         self.stream = ReadingStream(
             self.loop, self.settings, role=self.role, on_arrival=self._arrived, on_problem=self.status.changed
         )
@@ -148,6 +149,8 @@ class Predictor(Node):
         """Score the newest labelled readings with the new version and send the sums: the federation's AUROC."""
         if self._labelled is None or self.model is None or self.manifest is None:
             return
+        if self._measured == self.manifest.version:
+            return  # the manager publishes it again with what we told: telling more would go round for ever
         recent = self._labelled.snapshot()
         if not len(recent):
             return
@@ -157,7 +160,8 @@ class Predictor(Node):
             labelled_normal=histogram.to_message(histogram.count(scores[recent.labels == 0])),
             anomalous=histogram.to_message(histogram.count(scores[recent.labels > 0])),
         )
-        self.link.send(self.topics.statistics(self.node_id, self.role), statistics)
+        if self.link.send(self.topics.statistics(self.node_id, self.role), statistics):
+            self._measured = self.manifest.version
 
     # ---- readings ----
 
