@@ -123,6 +123,16 @@ def test_data_that_cannot_be_read_is_said_before_anything_starts(spawn, tmp_path
     assert "nowhere" in demo.err
 
 
+def test_a_folder_with_other_files_is_left_alone(spawn, tmp_path):
+    mine = tmp_path / "logs" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    demo = spawn("demo", "--folder", str(tmp_path), *SMALL)
+    assert demo.end() == 1
+    assert "expected an empty folder" in demo.err
+    assert mine.read_text() == "mine"
+
+
 def test_two_demonstrations_do_not_share_a_folder(spawn):
     first = spawn("demo", *SMALL)
     first.wait_for("starting the nodes")

@@ -19,8 +19,10 @@ from dl_mqtt_clients.cli.demo_run import DemoRun
 from dl_mqtt_clients.cli.demo_view import view_for
 from dl_mqtt_clients.cli.demo_wishes import Interrupts, Wishes
 from dl_mqtt_clients.cli.demo_work import compare
+from dl_mqtt_clients.errors import StateError
 from dl_mqtt_clients.transport.embedded import EmbeddedBroker
 
+_MARK: Final = ".fedlearn-demo"  # says that the folder is a demonstration's own
 _OURS: Final = ("state", "logs", "model", "updated_model")  # folders made anew by each demonstration
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ def run_demo(wishes: Wishes, interrupts: Interrupts) -> int:
     console = Console(stderr=wishes.json, highlight=False)
     try:
         with ExitStack() as stack:
-            wishes.folder.mkdir(parents=True, exist_ok=True)
+            _take(wishes.folder)
             stack.enter_context(only_one(wishes.folder))
             _clear(wishes.folder)
             run = _run(wishes, interrupts, console, stack)
@@ -73,6 +75,16 @@ def _compare(run: DemoRun, console: Console, began: float) -> Ending:
     console.print("Comparing with central training, writing the report …", style="dim")
     outcome = compare(run.base, run.plan.settings)
     return ending.with_outcome(outcome) if outcome else ending
+
+
+def _take(folder: Path) -> None:
+    """StateError when there are files in it that are not a demonstration's: they might be cleared away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / _MARK).exists() and any(folder.iterdir()):
+        raise StateError(
+            f"--folder {folder}: expected an empty folder, or one of an earlier demo. Received: other files"
+        )
+    (folder / _MARK).touch()
 
 
 def _clear(folder: Path) -> None:
