@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from dl_mqtt_clients.dashboard.fleet import Fleet
-from dl_mqtt_clients.dashboard.terminal import Situation, screen
+from dl_mqtt_clients.dashboard.situation import Situation
+from dl_mqtt_clients.dashboard.terminal import screen
 from fleets import TOPICS, anomaly, busy, told, trainer
 
 SITUATION = Situation(

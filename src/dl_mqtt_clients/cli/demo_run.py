@@ -10,7 +10,7 @@ from dl_mqtt_clients.cli.demo_view import View
 from dl_mqtt_clients.cli.demo_work import DATA_NAMES, Base, prepare
 from dl_mqtt_clients.cli.processes import Child, Children, died
 from dl_mqtt_clients.dashboard.fleet import Fleet
-from dl_mqtt_clients.dashboard.terminal import Situation
+from dl_mqtt_clients.dashboard.situation import Situation
 from dl_mqtt_clients.dashboard.watch import Watch
 from dl_mqtt_clients.errors import FederatedLearningError, TransportError
 from dl_mqtt_clients.services.loop import Service

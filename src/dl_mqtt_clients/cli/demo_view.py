@@ -7,7 +7,8 @@ from rich.live import Live
 
 from dl_mqtt_clients.dashboard.fleet import Fleet, is_alive
 from dl_mqtt_clients.dashboard.lines import news
-from dl_mqtt_clients.dashboard.terminal import Situation, screen
+from dl_mqtt_clients.dashboard.situation import Situation
+from dl_mqtt_clients.dashboard.terminal import screen
 
 SILENCE_S: Final = 5.0  # after which a line says how far the round is
 

@@ -1,7 +1,7 @@
 """The demonstration's own learning: the base model before, the comparison after. Imports Keras when called."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ from dl_mqtt_clients.data.dataset import Dataset, Splits
 from dl_mqtt_clients.data.sources import load_configured
 from dl_mqtt_clients.services.base_model import make_base_model, save_base_model, training_rows
 from dl_mqtt_clients.services.from_settings import training
-from dl_mqtt_clients.wire.messages import RoundReport
+from dl_mqtt_clients.wire.messages import Manifest, RoundReport
 from dl_mqtt_clients.wire.weights import decode
 
 if TYPE_CHECKING:
@@ -86,43 +86,26 @@ def compare(base: Base, settings: Settings) -> Outcome | None:
     store = Store(Path(settings.node.state_dir) / "manager")
     reports = tuple(store.history(settings.rounds.history))
     merged = [report for report in reports if report.outcome == "merged"]
-    if not merged:
+    versions = tuple(_measure_version(base, store, manifest) for manifest in store.versions() if manifest.number)
+    if not merged or not versions:
         return None
-    test = base.splits.test
-    versions = [
-        measure(
-            f"version {manifest.number}",
-            base.model,
-            decode(store.blob(manifest.blobs["weights"].sha256), manifest.variables),
-            test,
-        )
-        for manifest in store.versions()
-        if manifest.number
-    ]
-    central = train_centrally(
-        base.model,
-        base.weights,
-        training_rows(settings, base.splits.train),
-        rounds=merged,
-        training=training(settings.training),
-        seed=0,
-    )
-    production = store.stages.production
+    rows = training_rows(settings, base.splits.train)
+    work = training(settings.training)
+    central = train_centrally(base.model, base.weights, rows, rounds=merged, training=work, seed=0)
+    test, production = base.splits.test, store.stages.production
     return Outcome(
         rounds=reports,
         threshold=production.threshold if production else None,
         models=(
             base.measured,
-            _renamed(versions[-1], "federated"),
+            replace(versions[-1], name="federated"),
             measure("trained centrally", base.model, central, test),
         ),
-        by_version=tuple(versions),
+        by_version=versions,
         test=test,
     )
 
 
-def _renamed(measured: Measured, name: str) -> Measured:
-    return Measured(
-        name=name, auroc=measured.auroc, average_precision=measured.average_precision,
-        loss=measured.loss, scores=measured.scores,
-    )  # fmt: skip
+def _measure_version(base: Base, store: Store, manifest: Manifest) -> Measured:
+    weights = decode(store.blob(manifest.blobs["weights"].sha256), manifest.variables)
+    return measure(f"version {manifest.number}", base.model, weights, base.splits.test)
