@@ -86,7 +86,7 @@ class RunningSum:
         if self.weight <= 0:
             raise ValueError(f"weight: expected a positive sum of examples. Received: {self.weight}")
         divisor = float(self.weight) * 2.0**self.bits
-        return [s / divisor for s in self._sums]
+        return [np.asarray(s / divisor) for s in self._sums]  # of one number numpy would make a scalar
 
     def _factor(self, weight: float, scale: float) -> float:
         return float(weight) * scale * 2.0**self.bits

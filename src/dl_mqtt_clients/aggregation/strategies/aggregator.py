@@ -169,7 +169,11 @@ class Aggregator:
         stack = Stack(
             [r.facts for r in records], [arrays[r.facts.node] for r in records], [r.share.scale for r in records]
         )
-        return self.strategy.reduction.reduce(stack)  # type: ignore[union-attr]
+        reduced = [np.array(a, np.float64) for a in self.strategy.reduction.reduce(stack)]  # type: ignore[union-attr]
+        shapes = [self._layout.shapes[place] for place in self._layout.trainables]
+        if [a.shape for a in reduced] != shapes:
+            raise ValueError(f"{self.strategy.reduction}: expected arrays of the trainables' shapes")
+        return reduced
 
     def _weights(self, records: Sequence[_Record]) -> dict[str, float]:
         total = math.fsum(r.share.weight for r in records)

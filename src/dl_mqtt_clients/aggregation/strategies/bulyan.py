@@ -1,5 +1,6 @@
 """Bulyan."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,16 +43,22 @@ class Bulyan(Part):
 
 
 def _mean_around_median(block: np.ndarray, kept: int) -> np.ndarray:
-    """[θ, width] -> [width]: the `kept` values nearest to the median are neighbours once sorted."""
+    """[θ, width] -> [width]: the `kept` values nearest to the median are neighbours once sorted.
+
+    The window moves up as long as the value it leaves below is farther from the median than the one it takes in above.
+    """
     n = len(block)
     rows = [row.astype(np.float64) for row in sorted_rows(block, range(n))]
     median = (rows[(n - 1) // 2] + rows[n // 2]) / 2
-    best = np.full(block.shape[1], np.inf)
-    mean = np.zeros(block.shape[1])
-    for first in range(n - kept + 1):
-        window = rows[first : first + kept]
-        reach = np.maximum(median - window[0], window[-1] - median)
-        nearer = reach < best
-        best[nearer] = reach[nearer]
-        mean[nearer] = np.mean(window, axis=0)[nearer]
-    return mean
+    total = _total(rows[:kept])
+    for first in range(n - kept):
+        moves = median - rows[first] > rows[first + kept] - median
+        np.copyto(total, _total(rows[first + 1 : first + 1 + kept]), where=moves)
+    return total / kept
+
+
+def _total(rows: Sequence[np.ndarray]) -> np.ndarray:
+    total = rows[0].copy()
+    for row in rows[1:]:
+        total += row
+    return total

@@ -145,9 +145,7 @@ class _Reader:
             made = call(**values)
         except Exception as error:  # noqa: BLE001 - the operator's own code
             self.causes.append(error)
-            self._wrong(
-                path, f"fields that {getattr(kind, '__name__', kind)} takes", f"{values} ({error})"[:300]
-            )
+            self._wrong(path, f"fields that {getattr(kind, '__name__', kind)} takes", f"{values} ({error})"[:300])
             return None
         return made if isinstance(made, Strategy) else self._as_strategy(made, path)
 
