@@ -190,3 +190,69 @@ def test_as_many_updates_as_the_scale_was_made_for_always_fit(max_abs, nodes, we
         running.add([np.array([max_abs])], weight=weight)
     running.add([np.array([max_abs])], weight=max(weight - 1, 1))
     assert running.updates == nodes
+
+
+# ---- scales, and weights that are no integers ----
+
+
+@given(parts=updates_of(), scale=st.floats(0.001, 1.0), data=st.data())
+def test_a_scale_makes_an_update_smaller_and_not_rarer(parts, scale, data):
+    running = RunningSum(SHAPES, bits=BITS)
+    for update, weight in data.draw(st.permutations(parts)):
+        running.add(update, weight=weight, scale=scale)
+    assert running.weight == sum(weight for _, weight in parts)
+    for scaled, plain in zip(running.mean(), total(parts).mean(), strict=True):
+        assert np.allclose(scaled, scale * plain, atol=1e-5)
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8), st.data())
+def test_weights_that_are_no_integers_add_exactly_in_any_order(weights, data):
+    def mean(order):
+        running = RunningSum([(2,)], bits=BITS)
+        for weight in order:
+            running.add([np.float32([3, -5])], weight=weight)
+        return running.weight, running.mean()[0].tobytes(), running.mean()[0]
+
+    one, other = mean(weights), mean(data.draw(st.permutations(weights)))
+    assert one[:2] == other[:2]
+    assert one[2] == pytest.approx([3, -5], abs=1e-3)
+
+
+@pytest.mark.parametrize("bits", [24, 48, 58])
+def test_rounding_by_addition_is_rint_at_every_size(bits):
+    """Below 2⁵¹ values are rounded by adding 1.5·2⁵², above by rint; both half to even."""
+    values = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 1 - 2.0**-53, 0.49999999999999994, 7.25, 0.0]) * 2.0**-24
+    running = RunningSum([values.shape], bits=bits)
+    running.add([values], weight=1)
+    assert running._sums[0].tolist() == np.rint(values * 2.0**bits).astype(np.int64).tolist()
+
+
+@pytest.mark.parametrize("edge", [2**51 - 1, 2**51, 2**51 + 1, 2**53 + 2])
+def test_where_one_way_of_rounding_ends_the_other_goes_on(edge):
+    values = np.array([float(edge), -float(edge), 2.5, -3.5])
+    running = RunningSum([values.shape], bits=0)
+    running.add([values], weight=1)
+    assert running._sums[0].tolist() == [edge, -edge, 2, -4]
+
+
+def test_a_negative_scale_takes_as_much_room_as_a_positive_one():
+    running = RunningSum([(1,)], bits=0)
+    for scale in (1.0, -1.0, 1.0):
+        running.add([np.float64([2.0**60])], weight=1, scale=scale)
+    with pytest.raises(RefusedError, match="too large"):
+        running.add([np.float64([2.0**60])], weight=1, scale=-1.0)
+
+
+def test_what_check_found_need_not_be_found_again_and_is_not_believed_when_it_no_longer_fits():
+    running, update = RunningSum([(1,)], bits=0), [np.float64([2.0**60])]
+    largest = running.check(update, 1)
+    for _ in range(3):
+        running.add(update, weight=1, largest=largest)
+    with pytest.raises(RefusedError, match="too large"):
+        running.add(update, weight=1, largest=largest)
+
+
+def test_the_mean_of_a_single_number_is_an_array():
+    running = RunningSum([()], bits=8)
+    running.add([np.float32(3).reshape(())], weight=2)
+    assert isinstance(running.mean()[0], np.ndarray)
