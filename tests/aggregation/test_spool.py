@@ -62,7 +62,7 @@ def test_the_journal_is_a_readable_line_an_update(folder, spool):
     put(spool, "a")
     hash_ = hashlib.sha256(content_of("a", 100)).hexdigest()
     assert (folder / "accepted.jsonl").read_text() == (
-        f'{{"node":"a","sha256":"{hash_}","offset":0,"bytes":100,"examples":10,"loss":0.5,"staleness":0}}\n'
+        f'{{"node":"a","sha256":"{hash_}","offset":0,"bytes":100,"examples":10,"loss":0.5,"staleness":0,"steps":1}}\n'
     )
 
 

@@ -52,6 +52,7 @@ class Accepted:
     examples: int  # n_k, capped
     loss: float | None
     staleness: int = 0  # versions between its base and this round's
+    steps: int = 1  # local steps behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +272,7 @@ class Round:
         """What the offer counts for: n_k is the node's own word, at most the cap."""
         examples = min(offer.examples, self.plan.max_examples)
         staleness = self.plan.stale.get(offer.base, 0)
-        return Accepted(node, offer.sha256, examples, offer.metrics.get("loss"), staleness)
+        return Accepted(node, offer.sha256, examples, offer.metrics.get("loss"), staleness, offer.steps)
 
     def is_drawn(self, node: str, offer: Offer | None = None) -> bool:
         """Whether the node belongs to this round's cohort; with an offer, to that of the round it was made for."""

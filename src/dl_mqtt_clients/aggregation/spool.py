@@ -8,7 +8,7 @@ an unused region, never half an update. The running sum is rebuilt from here.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,9 +29,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     examples: Positive
     loss: float | None = None
     staleness: int = 0
+    steps: int = 1
 
     def accepted(self) -> Accepted:
-        return Accepted(self.node, self.sha256, self.examples, self.loss, self.staleness)
+        return Accepted(self.node, self.sha256, self.examples, self.loss, self.staleness, self.steps)
 
 
 class Spool:
@@ -74,7 +75,7 @@ class Spool:
         os.fdatasync(self._descriptor)
         entry = Entry(
             node=accepted.node, sha256=accepted.sha256, offset=sink.start, bytes=size,
-            examples=accepted.examples, loss=accepted.loss, staleness=accepted.staleness,
+            examples=accepted.examples, loss=accepted.loss, staleness=accepted.staleness, steps=accepted.steps,
         )  # fmt: skip
         append_line(self._journal, msgspec.json.encode(entry))
         self.entries.append(entry)
@@ -86,6 +87,17 @@ class Spool:
                 entry,
                 np.memmap(self._data, dtype=np.uint8, mode="r", offset=entry.offset, shape=(entry.bytes,)),
             )
+
+    def on_disk(self, number: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The same arrays, written to a file of this folder and memory-mapped; it goes with the folder."""
+        file = self.folder / f"dense-{number}.bin"
+        file.write_bytes(b"".join(np.ascontiguousarray(array).data for array in arrays))
+        mapped, offset = np.memmap(file, dtype=np.uint8, mode="r"), 0
+        views = []
+        for array in arrays:
+            views.append(mapped[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape))
+            offset += array.nbytes
+        return views
 
     def close(self) -> None:
         os.close(self._descriptor)

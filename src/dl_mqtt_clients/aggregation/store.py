@@ -41,19 +41,29 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     current: Manifest | None = None  # stage `global`
     production: Manifest | None = None
     recent: dict[str, str] = {}  # node -> hash of its last update in a merged round: the same offer, the same receipt
-    strategy: str | None = None  # blob with the strategy's state
+    strategy: str = ""  # how the last round was merged
+    strategy_state: str | None = None  # blob with what that strategy keeps from round to round
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     generation: Count = 0
 
 
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What an open round was begun with: the settings may change between a crash and the restart."""
+
+    strategy: str
+    codec: str
+    max_delta: float
+    max_examples: int
+    max_updates: int
+
+
 class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     attempt: int = 1
     fraction: float = 1.0
-    bits: int | None = None  # of the fixed-point sum; the settings may change between crash and restart
-    max_delta: float | None = None
+    rules: Rules | None = None
 
 
 class Store:
@@ -126,7 +136,7 @@ class Store:
         needed = {b.sha256 for p in self._versions.glob("*.json") for b in self._blobs_of(p)}
         for stage in (self.stages.current, self.stages.production):
             needed |= {b.sha256 for b in stage.blobs.values()} if stage else set()
-        needed.add(self.stages.strategy or "")
+        needed.add(self.stages.strategy_state or "")
         for file in self._blobs.iterdir():
             if file.name not in needed:
                 file.unlink(missing_ok=True)

@@ -5,23 +5,25 @@ The round engine decides; this class carries its decisions out: replies, files, 
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from dl_mqtt_clients.aggregation import rounds as engine
-from dl_mqtt_clients.aggregation.fixed_point import RunningSum, scale_bits
-from dl_mqtt_clients.aggregation.store import OpenRound, Store
+from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
+from dl_mqtt_clients.aggregation.strategies import Aggregator, Merged, Update
+from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.uploads import Uploads
 from dl_mqtt_clients.services.versions import Versions
+from dl_mqtt_clients.wire.codecs import as_changes, codec
 from dl_mqtt_clients.wire.messages import Metrics, Offer, Participant, Reply, Round, RoundReport, Training
 from dl_mqtt_clients.wire.topics import NodeTopic
-from dl_mqtt_clients.wire.weights import header_limit, nbytes, update_positions
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +48,38 @@ class Collector:
         send: Send,
     ) -> None:
         self.outcome: type[engine.Close | engine.Abandon] | None = None
+        self.is_renewed = False  # the deadline has moved: announce again
         self.accepted = 0  # by this process
         self.refusals: list[str] = []  # reasons since last asked
         self._settings, self._training = settings, training
         self._roster, self._send = roster, send
         self._closed = False
         self._expected = (-1, 0)  # (changes of the roster, live nodes of the cohort then)
-        limit = open_round.max_delta or settings.rounds.max_delta
-        plan = self._plan(open_round, versions, store.stages.recent)
-        bits = open_round.bits or _bits(plan, limit)
-        self.open_round = msgspec.structs.replace(open_round, bits=bits, max_delta=limit)
+        rules = open_round.rules or self._rules()
+        self.open_round = msgspec.structs.replace(open_round, rules=rules)
+        self._strategy = read_strategy(rules.strategy, folders=[Path.cwd()])
+        self._codec = codec(rules.codec)
+        plan = self._plan(versions, store.stages.recent, rules)
         self._spool = store.write_open_round(self.open_round)
         store.drop_spools(but=self._spool)
         self._uploads = Uploads(
-            self._spool, versions.variables, chunk_bytes=settings.transfer.chunk_bytes, max_delta=limit
+            self._spool,
+            versions.variables,
+            codec=self._codec,
+            chunk_bytes=settings.transfer.chunk_bytes,
+            max_delta=rules.max_delta,
         )
         self._opened_at = time.monotonic()
-        self._sum = self._rebuilt_sum(versions.update_shapes, bits)
+        self._aggregator = Aggregator(
+            self._strategy,
+            versions.variables,
+            base=versions.weights,
+            state=versions.strategy_state(rules.strategy),
+            max_delta=rules.max_delta,
+            max_examples=rules.max_examples,
+            max_updates=rules.max_updates,
+        )
+        self._add_spooled()
         self._round = engine.Round(
             plan,
             deadline=self._opened_at + settings.rounds.deadline_s,
@@ -129,9 +146,14 @@ class Collector:
         """Node -> hash of its update."""
         return {a.node: a.sha256 for a in self._round.accepted.values()}
 
-    def mean(self) -> list[np.ndarray]:
-        """The weighted mean of what was accepted, one array a position that travels."""
-        return self._sum.mean()
+    @property
+    def strategy(self) -> str:
+        """The text of it."""
+        return self.open_round.rules.strategy if self.open_round.rules else ""
+
+    def merged(self) -> Merged:
+        """What the strategy makes of all that was accepted."""
+        return self._aggregator.result(() if self._strategy.is_linear else self._dense_updates())
 
     def announcement(self, *, generation: int, number: int, phase: str) -> Round:
         """`deadline_s` of it is what is left."""
@@ -141,6 +163,7 @@ class Collector:
             round=plan.round,
             attempt=plan.attempt,
             phase=phase,  # type: ignore[arg-type]
+            mode=plan.mode,
             base=plan.base,
             number=number,
             fraction=plan.fraction,
@@ -148,8 +171,10 @@ class Collector:
             deadline_s=round(max(self._round.deadline - time.monotonic(), 1.0), 3),
             target_updates=self._round.target if plan.target_updates or self._roster.is_settled else 0,
             min_updates=plan.min_updates,
+            codec=self._codec.name,
             inline_bytes=plan.inline_bytes,
             chunk_bytes=plan.chunk_bytes,
+            require=self._settings.rounds.require,
             training=self._training,
         )
 
@@ -159,18 +184,25 @@ class Collector:
         examples = sum(a.examples for a in accepted)
         losses = [(a.loss, a.examples) for a in accepted if a.loss is not None]
         loss = sum(value * n for value, n in losses) / sum(n for _, n in losses) if losses else None
-        missing = self._roster.live_trainers() - set(self._round.accepted)
+        drawn = {node for node in self._roster.live_trainers() if self._round.is_drawn(node)}
         return RoundReport(
             round=self.open_round.round,
             attempt=self.open_round.attempt,
             outcome="merged" if self.outcome is engine.Close else "abandoned",
             seconds=round(time.monotonic() - self._opened_at, 4),
+            asked=len(drawn | set(self._round.accepted)),
             participants=tuple(
-                Participant(node=a.node, examples=a.examples, weight=a.examples / examples, loss=a.loss)
+                Participant(
+                    node=a.node,
+                    examples=a.examples,
+                    weight=a.examples / examples,
+                    loss=a.loss,
+                    staleness=a.staleness,
+                )
                 for a in accepted
             ),
             refused=dict(self._round.refused),
-            left_out=tuple(sorted(node for node in missing if self._round.is_drawn(node))),
+            left_out=tuple(sorted(drawn - set(self._round.accepted))),
             metrics=Metrics(loss=loss, examples=examples, nodes=len(accepted)),
         )
 
@@ -195,42 +227,61 @@ class Collector:
         live = self._roster.live_trainers()
         return bool(live) and all(node in accepted for node in live if self._round.is_drawn(node))
 
-    def _plan(self, open_round: OpenRound, versions: Versions, recent: dict[str, str]) -> engine.RoundPlan:
-        rounds, transfer = self._settings.rounds, self._settings.transfer
-        travelling = [versions.variables[p] for p in update_positions(versions.variables)]
-        size = nbytes([msgspec.structs.replace(v, dtype="float32") for v in travelling])
-        largest = size + 8 + header_limit(len(travelling))
+    def _rules(self) -> Rules:
+        """What this round is begun with."""
+        rounds = self._settings.rounds
+        return Rules(
+            strategy=rounds.strategy,
+            codec=self._settings.transfer.codec,
+            max_delta=rounds.max_delta,
+            max_examples=rounds.max_examples or self._training.window * self._training.epochs,
+            max_updates=max(rounds.target_updates, 1000),
+        )
+
+    def _plan(self, versions: Versions, recent: dict[str, str], rules: Rules) -> engine.RoundPlan:
+        rounds, transfer, open_round = self._settings.rounds, self._settings.transfer, self.open_round
+        smallest, largest = self._codec.size_range(as_changes(versions.variables), versions.update_positions)
+        is_async = rounds.mode == "async"
         return engine.RoundPlan(
             round=open_round.round,
             attempt=open_round.attempt,
             base=versions.current.version,
             seed=self._settings.federation.seed,
+            mode=rounds.mode,
+            stale=versions.stale(rounds.max_staleness) if is_async else {},
             recent=recent,
             fraction=open_round.fraction,
             target_updates=rounds.target_updates,
-            min_updates=rounds.min_updates,
-            max_examples=rounds.max_examples or self._training.window * self._training.epochs,
-            update_bytes=(size + 8, min(largest, transfer.max_update_bytes)),
+            min_updates=max(rounds.min_updates, self._strategy.min_updates),
+            renew_s=rounds.deadline_s,
+            max_examples=rules.max_examples,
+            update_bytes=(smallest, min(largest, transfer.max_update_bytes)),
             chunk_bytes=transfer.chunk_bytes,
-            inline_bytes=largest if largest * self._cohort(open_round) <= transfer.inline_bytes else 0,
+            inline_bytes=largest if largest * self._cohort() <= transfer.inline_bytes else 0,
         )
 
-    def _cohort(self, open_round: OpenRound) -> float:
+    def _cohort(self) -> float:
         """How many may send their updates unasked; before anybody was heard, any number."""
         rounds = self._settings.rounds
         live = len(self._roster.live_trainers()) or rounds.target_updates or float("inf")
-        return max(live, rounds.target_updates, rounds.min_updates) * open_round.fraction
+        return max(live, rounds.target_updates, rounds.min_updates) * self.open_round.fraction
 
-    def _rebuilt_sum(self, shapes: Sequence[tuple[int, ...]], bits: int) -> RunningSum:
-        """Of what was accepted before a crash. StateError when that is no longer what was accepted."""
-        total = RunningSum(shapes, bits=bits)
+    def _add_spooled(self) -> None:
+        """What was accepted before a crash. StateError when that is no longer what was accepted."""
         try:
             for entry, data in self._spool.updates():
-                total.add(self._uploads.read(data), weight=entry.examples)
+                self._aggregator.add(_update(entry.accepted(), self._uploads.read(data)))
         except (TransferError, RefusedError) as error:
             hint = "remove this folder to begin the round again"
             raise StateError(f"{self._spool.folder}: an accepted update is damaged: {error} ({hint})") from error
-        return total
+
+    def _dense_updates(self) -> Iterator[Update]:
+        """Every accepted update as arrays that are memory-mapped, whatever they travelled as."""
+        for number, (entry, data) in enumerate(self._spool.updates()):
+            arrays = self._uploads.read(data)
+            if self._codec.scheme is not None:
+                arrays = self._spool.on_disk(number, arrays)
+            yield _update(entry.accepted(), arrays)
 
     def _carry_out(self, decisions: Sequence[engine.Decision]) -> None:
         for decision in decisions:
@@ -246,6 +297,8 @@ class Collector:
                     self._reply(node, "refusal", sha256, reason=reason)
                 case engine.Close() | engine.Abandon():
                     self.outcome = type(decision)
+                case engine.Renew():
+                    self.is_renewed = True
                 case _:
                     self._carry_out_upload(decision)
 
@@ -261,20 +314,19 @@ class Collector:
     def _verify(self, node: str) -> None:
         """Check an update; when it is right, store it, count it, and only then let the receipt leave."""
         try:
-            update = self._uploads.check(node)
-            examples = self._round.would_be(node, self._uploads.offer(node)).examples
-            self._sum.check(update, examples)
+            accepted = self._round.would_be(node, self._uploads.offer(node))
+            update = self._aggregator.check(_update(accepted, self._uploads.check(node)))
         except (TransferError, RefusedError) as error:
             self._carry_out(self._round.rejected(node, str(error)))
             return
         try:
-            self._uploads.accept(node, examples=examples)
+            self._uploads.accept(accepted)
         except OSError:
             self._carry_out(self._round.deferred(node))
             raise  # told in the status
         decisions = self._round.stored(node, now=time.monotonic())
         self._carry_out(decisions[:1])  # the receipt: the node need not wait for our arithmetic
-        self._sum.add(update, weight=examples)
+        self._aggregator.add(update)
         self.accepted += 1
         self._carry_out(decisions[1:])
         if self.outcome is None:
@@ -292,6 +344,11 @@ class Collector:
         self._send(node, reply)
 
 
-def _bits(plan: engine.RoundPlan, max_delta: float) -> int:
-    nodes = max(plan.target_updates, 1000)
-    return scale_bits(max_abs=max_delta, max_weight=float(plan.max_examples) * nodes)
+def _update(accepted: engine.Accepted, arrays: Sequence[np.ndarray]) -> Update:
+    return Update(
+        node=accepted.node,
+        arrays=arrays,
+        examples=accepted.examples,
+        staleness=accepted.staleness,
+        steps=accepted.steps,
+    )

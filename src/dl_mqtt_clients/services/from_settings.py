@@ -4,11 +4,14 @@ import os
 import sys
 from pathlib import Path
 
+from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.config.broker import BrokerSettings
 from dl_mqtt_clients.config.shared import TrainingSettings
+from dl_mqtt_clients.errors import ConfigurationError
 from dl_mqtt_clients.learning.backend import use_backend
 from dl_mqtt_clients.transport.base import Address
+from dl_mqtt_clients.wire.codecs import CODECS, is_known
 from dl_mqtt_clients.wire.messages import EarlyStopping, ReduceOnPlateau, Training
 
 
@@ -52,6 +55,20 @@ def with_brokers(settings: Settings | None, broker: str | None, data_broker: str
     """Settings with other broker addresses, for short scripts."""
     changes = {"broker.url": broker, "data_broker.url": data_broker or broker}
     return (settings or Settings()).replace(**{k: v for k, v in changes.items() if v})
+
+
+def check_rules(settings: Settings) -> None:
+    """ConfigurationError lists what strategy and codec have wrong: texts that only the rooms behind them understand."""
+    mistakes: list[str] = []
+    try:
+        read_strategy(settings.rounds.strategy, folders=[Path.cwd()])
+    except ConfigurationError as error:
+        mistakes += error.mistakes
+    if not is_known(settings.transfer.codec):
+        expected, received = ", ".join(CODECS), settings.transfer.codec
+        mistakes.append(f"transfer.codec: expected one of {expected}. Received: {received!r}")
+    if mistakes:
+        raise ConfigurationError(mistakes)
 
 
 def use_backend_of(settings: Settings) -> str:

@@ -20,9 +20,9 @@ from dl_mqtt_clients.aggregation.store import OpenRound, Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError, ModelError, StateError
 from dl_mqtt_clients.services.collecting import Collector
-from dl_mqtt_clients.services.from_settings import address, training, with_brokers
+from dl_mqtt_clients.services.from_settings import address, check_rules, training, with_brokers
 from dl_mqtt_clients.services.link import Link
-from dl_mqtt_clients.services.loop import Service
+from dl_mqtt_clients.services.loop import FATAL, Service
 from dl_mqtt_clients.services.publishing import Publisher
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.status import StatusBoard, new_instance
@@ -80,6 +80,7 @@ class Manager(Service):
         self.settings = with_brokers(settings, broker)
         if rounds is not None:
             self.settings = self.settings.replace(**{"rounds.count": rounds})
+        check_rules(self.settings)
         self._on_round = on_round
         self._exit = ExitStack()
         self._instance = new_instance()
@@ -87,7 +88,7 @@ class Manager(Service):
         self._paused = False
         self._accepted = 0
         self._refused: Counter[str] = Counter()
-        self._roster = Roster(self.settings.federation.nodes)
+        self._roster = Roster(self.settings.federation.nodes, require=self.settings.rounds.require)
         self._measuring: set[str] = set()  # predictors whose streams have labels
         self._rounds = self.settings.rounds
         self._training = training(self.settings.training)
@@ -345,6 +346,9 @@ class Manager(Service):
             self._count_refusal(reason)
         self._collector.refusals.clear()
         try:
+            if self._collector.is_renewed:
+                self._collector.is_renewed = False
+                self._announce()
             while self._collector.outcome is not None and not self._is_finished:
                 self._end_round()
         except OSError as error:  # a full disk, as a rule: nothing is lost, and all of it can be done again
@@ -363,7 +367,7 @@ class Manager(Service):
             return
         report = collector.report()
         if report.outcome == "merged":
-            report = self._merge(report)
+            report = self._merge_or_abandon(report)
         self._store.append_history(report)
         collector.close()
         self._open(self._following(collector.open_round, report))
@@ -394,16 +398,35 @@ class Manager(Service):
         return OpenRound(round=before.round, attempt=before.attempt + 1, fraction=fraction)
 
     def _next_round(self) -> OpenRound:
-        return OpenRound(round=self.versions.current.round + 1, fraction=self._rounds.fraction)
+        return OpenRound(round=self.versions.current.round + 1, fraction=self._fraction())
+
+    def _fraction(self) -> float:
+        """Of the nodes that are asked: more than are needed, when over-selection says so."""
+        live, wanted = len(self._roster.live_trainers()), self._rounds.target_updates * self._rounds.over_selection
+        if self._rounds.over_selection > 1.0 and 0 < wanted < live:
+            return wanted / live
+        return self._rounds.fraction
+
+    def _merge_or_abandon(self, report: RoundReport) -> RoundReport:
+        """A strategy that cannot merge what came, or fails, must not stop the federation: the round is tried again."""
+        try:
+            return self._merge(report)
+        except (*FATAL, OSError):
+            raise
+        except Exception as error:  # a strategy of the operator's own may raise anything
+            log.exception("round %d cannot be merged by %s", report.round, self._collector.strategy)
+            self._note_error(error)
+            return msgspec.structs.replace(report, outcome="abandoned")
 
     def _merge(self, report: RoundReport) -> RoundReport:
         if self.versions.current.round < report.round:  # else it was, and something failed afterwards
             if self.versions.unpromoted and self.versions.current.number:
                 self._promote()
             self.versions.merge(
-                self._collector.mean(),
+                self._collector.merged(),
                 round_number=report.round,
                 metrics=report.metrics,
+                strategy=self._collector.strategy,
                 updates=self._collector.accepted_updates(),
             )
         current = self.versions.current

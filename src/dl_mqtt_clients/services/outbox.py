@@ -3,13 +3,16 @@
 import logging
 import random
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from dl_mqtt_clients.aggregation.files import write_atomically
 from dl_mqtt_clients.wire.messages import Offer, Round
 from dl_mqtt_clients.wire.transfer import chunk, chunk_count, sha256
+
+if TYPE_CHECKING:
+    from dl_mqtt_clients.learning.fit import FitResult
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,8 @@ ANSWERED: Final = 3  # as if so many offers had gone: who was answered asks agai
 
 class _State(msgspec.Struct, kw_only=True):
     offer: Offer | None = None
+    generation: int = 0  # of the offer
+    lineage: str = ""  # of the residual
     used: int = 0  # readings ever appended when the last accepted update's window was taken
     offered_used: int = 0  # the same for the update on offer
     done: tuple[int, int, int] = (0, 0, 0)  # (generation, round, attempt) taken part in last
@@ -31,6 +36,8 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._state_file = folder / "outbox.json"
         self._data_file = folder / "update.safetensors"
+        self._residual_file = folder / "residual.safetensors"
+        self._next_residual_file = folder / "residual-next.safetensors"
         self._data = b""
         self._attempts = 0
         self._state = _State()
@@ -40,27 +47,52 @@ class Outbox:
         return self._state.offer
 
     @property
+    def generation(self) -> int:
+        """Of the federation the update was made for."""
+        return self._state.generation
+
+    @property
     def used(self) -> int:
         return self._state.used
 
     def store(
-        self, data: bytes, announced: Round, *, examples: int, new_readings: int, loss: float | None, used: int
+        self,
+        data: bytes | bytearray,
+        announced: Round,
+        *,
+        result: "FitResult",
+        new_readings: int,
+        used: int,
+        residual: bytes = b"",
     ) -> None:
-        """Make the update durable; only then may it be offered. OSError, and nothing to offer, when it cannot be."""
+        """Make the update durable; only then may it be offered. OSError, and nothing to offer, when it cannot be.
+
+        `residual`: what the codec left out of it; it counts once the update does.
+        """
         offer = Offer(
             round=announced.round,
             attempt=announced.attempt,
             base=announced.base,
             sha256=sha256(data),
             bytes=len(data),
-            examples=examples,
+            examples=result.examples,
             new_readings=new_readings,
-            metrics={"loss": loss},
+            steps=max(result.steps, 1),
+            metrics={"loss": result.loss},
         )
-        state = _State(offer=offer, used=self._state.used, offered_used=used, done=_key(announced))
+        state = _State(
+            offer=offer,
+            generation=announced.generation,
+            used=self._state.used,
+            offered_used=used,
+            done=_key(announced),
+            lineage=self._state.lineage,
+        )
+        if residual:
+            write_atomically(self._next_residual_file, residual)
         write_atomically(self._data_file, data)
         write_atomically(self._state_file, msgspec.json.encode(state))
-        self._state, self._data = state, data
+        self._state, self._data = state, bytes(data)
         self._attempts = 0
 
     def done(self, announced: Round) -> None:
@@ -76,8 +108,20 @@ class Outbox:
         return _key(announced) < self._state.done
 
     def used_up(self) -> None:
-        """The update was accepted: its readings are no longer new."""
+        """The update was accepted: its readings are no longer new, and what its codec left out is to be made up for."""
         self._state.used = self._state.offered_used
+        try:
+            self._next_residual_file.replace(self._residual_file)
+        except FileNotFoundError:
+            self._residual_file.unlink(missing_ok=True)
+
+    def residual(self, lineage: str) -> bytes:
+        """What earlier accepted updates left out; nothing after the lineage has changed."""
+        if self._state.lineage != lineage:
+            self._state.lineage = lineage
+            self._residual_file.unlink(missing_ok=True)
+        self._next_residual_file.unlink(missing_ok=True)
+        return self._residual_file.read_bytes() if self._residual_file.exists() else b""
 
     def drop(self) -> None:
         self._state.offer = None

@@ -11,15 +11,25 @@ MAX_NODES: Final = 50_000  # records: a name costs a stranger nothing
 
 
 class Roster:
-    """One small record a live node and role. `allowed`: the ids that may take part; empty: any.
+    """One small record a live node and role.
+
+    `allowed`: the ids that may take part; empty: any. `require`: attributes that a node must have for it.
 
     `changes` grows whenever somebody comes or goes. `is_settled`: whether who is there has had the time to show.
     """
 
-    def __init__(self, allowed: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        allowed: Sequence[str] = (),
+        *,
+        require: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.changes = 0
         self.is_settled = False
         self._allowed = frozenset(allowed)
+        self._require = frozenset(require)
+        self._unfit: set[tuple[str, str]] = set()  # those that live without a required attribute
         self._clock = clock
         self._heard: dict[tuple[str, str], float] = {}  # when last, of those that live
         self._swept_at = clock()
@@ -31,9 +41,12 @@ class Roster:
             self._forget_silent(now)
         if status is None or status.state in ("lost", "stopped"):
             self.changes += self._heard.pop(key, None) is not None
+            self._unfit.discard(key)
         elif key in self._heard or len(self._heard) < MAX_NODES:
             self.changes += key not in self._heard
             self._heard[key] = now
+            if not self._require.issubset(status.attributes):
+                self._unfit.add(key)
 
     def resume(self) -> None:
         """After a connection was lost: that nobody was heard meanwhile says nothing about the nodes."""
@@ -44,7 +57,9 @@ class Roster:
         return not self._allowed or node in self._allowed
 
     def live_trainers(self) -> set[str]:
-        return {node for node, role in self._heard if role == "trainer" and self.is_known(node)}
+        """Those that may take part."""
+        trainers = (key for key in self._heard if key[1] == "trainer" and key not in self._unfit)
+        return {node for node, _ in trainers if self.is_known(node)}
 
     def live_nodes(self) -> set[str]:
         return {node for node, _ in self._heard}
@@ -53,4 +68,5 @@ class Roster:
         self._swept_at = now
         for key in [key for key, heard in self._heard.items() if now - heard > SILENT_S]:
             del self._heard[key]
+            self._unfit.discard(key)
             self.changes += 1

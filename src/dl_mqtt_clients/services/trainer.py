@@ -25,8 +25,10 @@ from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
+from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Offer, Readings, Reply, Round, Statistics, Task, decode
 from dl_mqtt_clients.wire.topics import Role, Stage
+from dl_mqtt_clients.wire.weights import decode as decode_weights
 from dl_mqtt_clients.wire.weights import encode, update_positions
 
 if TYPE_CHECKING:
@@ -161,7 +163,9 @@ class Trainer(Node):
         if offer is None:
             self._consider()
         elif self._is_current(offer):
-            if not self.loop.pending("offer"):
+            if announced is not None and announced.mode == "async":
+                self.loop.at("offer", random.uniform(0.0, 0.05), self._offer)  # there is room in the new buffer
+            elif not self.loop.pending("offer"):
                 self.loop.at("offer", 0.0, self._offer)
         elif announced is not None and not self._outbox.is_older(announced):
             self._drop_offer()  # an older one a broker brought back: the present one will follow
@@ -224,12 +228,14 @@ class Trainer(Node):
             node=self.node_id,
             fraction=announced.fraction,
         )
+        lacking = [wanted for wanted in announced.require if wanted not in self.settings.node.attributes]
         held, new, training = len(self._window or ()), self._new_readings(), announced.training
         checks = (
             (self.manifest is None or self.manifest.version != announced.base, f"version {announced.number} to come"),
             (self._outbox.is_done(announced), f"round {announced.round} is done"),
             (not drawn, f"not drawn for round {announced.round}"),
-            (announced.codec != "float32", f"codec {announced.codec} is not known here"),
+            (not is_known(announced.codec), f"codec {announced.codec} is not known here"),
+            (bool(lacking), f"round {announced.round} asks for {', '.join(lacking)}"),
             (self.stream is not None and held < training.min_readings, f"{held} of {training.min_readings} readings"),
             (
                 self.stream is not None and new < training.min_new_readings,
@@ -263,11 +269,11 @@ class Trainer(Node):
             """After every batch: answer, read on; False when the fit has become useless."""
             self._progress = progress
             self.loop.pump()
-            return not self.loop.stopping and self._is_announced(announced)
+            return not self.loop.stopping and self._still_counts(announced)
 
         try:
             result = fit(model, base, x, y, training=announced.training, seed=seed, on_batch=go_on)
-            if result.stopped or not self._is_announced(announced):
+            if result.stopped or not self._still_counts(announced):
                 return
             self._loss = result.loss
             self._store(announced, manifest, base, result, used=used)
@@ -284,22 +290,33 @@ class Trainer(Node):
         self, announced: Round, manifest: Manifest, base: Sequence[np.ndarray], result: "FitResult", *, used: int
     ) -> None:
         positions = update_positions(manifest.variables)
+        variables = as_changes(manifest.variables)
         change = [np.asarray(result.weights[p], "float32") - np.asarray(base[p], "float32") for p in positions]
+        before = self._outbox.residual(manifest.lineage)
+        encoded = codec(announced.codec).encode(
+            change,
+            variables,
+            positions,
+            seed=fit_seed(announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id),
+            residual=decode_weights(before, variables, positions) if before else None,
+        )
+        residual = encode(encoded.residual, positions) if encoded.residual is not None else b""
         self._outbox.store(
-            encode(change, positions),
-            announced,
-            examples=result.examples,
-            new_readings=self._new_readings(),
-            loss=result.loss,
-            used=used,
+            encoded.data, announced, result=result, new_readings=self._new_readings(), used=used, residual=residual
         )
 
-    def _is_announced(self, announced: Round) -> bool:
+    def _still_counts(self, announced: Round) -> bool:
+        """Whether an update for this announcement may still be counted: in mode async also after its round."""
         now = self._announced
-        return now is announced or (
-            now is not None
-            and (now.generation, now.round, now.attempt, now.base)
-            == (announced.generation, announced.round, announced.attempt, announced.base)
+        if now is None or now is announced:
+            return now is announced
+        if now.mode == "async" and announced.mode == "async":
+            return now.generation == announced.generation and now.round >= announced.round
+        return (now.generation, now.round, now.attempt, now.base) == (
+            announced.generation,
+            announced.round,
+            announced.attempt,
+            announced.base,
         )
 
     def _evaluate(self) -> None:
@@ -382,7 +399,11 @@ class Trainer(Node):
 
     def _is_current(self, offer: Offer) -> bool:
         now = self._announced
-        return now is not None and (now.round, now.attempt, now.base) == (offer.round, offer.attempt, offer.base)
+        if now is None:
+            return False
+        if now.mode == "async":
+            return now.generation == self._outbox.generation and now.round >= offer.round
+        return (now.round, now.attempt, now.base) == (offer.round, offer.attempt, offer.base)
 
     # ---- status ----
 
@@ -395,6 +416,7 @@ class Trainer(Node):
             number=manifest.number if manifest else 0,
             backend=self.backend,
             readings=self.stream.readings() if self.stream else Readings(),
+            attributes=self.settings.node.attributes,
             detail=(self._why_not() or self._lacks) if self.state == "waiting" else "",
             last_error=self.last_error,
             round=self._announced.round if self._announced else 0,

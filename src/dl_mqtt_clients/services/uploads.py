@@ -8,9 +8,10 @@ import numpy as np
 from dl_mqtt_clients.aggregation.rounds import Accepted
 from dl_mqtt_clients.aggregation.spool import Spool
 from dl_mqtt_clients.errors import TransferError
+from dl_mqtt_clients.wire.codecs import Codec, as_changes
 from dl_mqtt_clients.wire.messages import Blob, Offer, Variable
 from dl_mqtt_clients.wire.transfer import FileSink, Reception
-from dl_mqtt_clients.wire.weights import check_finite, decode, update_positions
+from dl_mqtt_clients.wire.weights import check_finite, update_positions
 
 
 @dataclass(slots=True)
@@ -23,10 +24,13 @@ class _Upload:
 class Uploads:
     """The open uploads of one round, one a node."""
 
-    def __init__(self, spool: Spool, variables: Sequence[Variable], *, chunk_bytes: int, max_delta: float) -> None:
+    def __init__(
+        self, spool: Spool, variables: Sequence[Variable], *, codec: Codec, chunk_bytes: int, max_delta: float
+    ) -> None:
         self.spool = spool
+        self._codec = codec
         self._positions = update_positions(variables)
-        self._variables = [_as_update(v) for v in variables]
+        self._variables = as_changes(variables)
         self._chunk_bytes = chunk_bytes
         self._max_delta = max_delta
         self._open: dict[str, _Upload] = {}
@@ -72,19 +76,12 @@ class Uploads:
 
     def read(self, data: np.memmap) -> list[np.ndarray]:
         """Bytes of the spool to checked arrays."""
-        arrays = decode(data.data, self._variables, self._positions)
+        arrays = self._codec.decode(data.data, self._variables, self._positions)
         check_finite(arrays, self._positions, limit=self._max_delta)
         return arrays
 
-    def accept(self, node: str, *, examples: int) -> None:
+    def accept(self, accepted: Accepted) -> None:
         """Make it count, durably. OSError, and it does not count, when the disk does not take it."""
-        upload = self._open[node]
-        offer = upload.offer
-        accepted = Accepted(node, offer.sha256, examples, offer.metrics.get("loss"))
-        self.spool.accept(upload.sink, size=offer.bytes, accepted=accepted)
-        del self._open[node]
-
-
-def _as_update(variable: Variable) -> Variable:
-    """A change travels as float32, whatever the variable is kept in."""
-    return Variable(role=variable.role, shape=variable.shape, dtype="float32", path=variable.path)
+        upload = self._open[accepted.node]
+        self.spool.accept(upload.sink, size=upload.offer.bytes, accepted=accepted)
+        del self._open[accepted.node]

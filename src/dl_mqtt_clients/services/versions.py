@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from safetensors.numpy import load, save
 
 from dl_mqtt_clients.aggregation.files import write_json
 from dl_mqtt_clients.aggregation.store import Store
+from dl_mqtt_clients.aggregation.strategies import Merged
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
 from dl_mqtt_clients.services.from_settings import use_backend_of
@@ -82,6 +84,25 @@ class Versions:
         """Of the newest version, in the order of `variables`; not to be changed."""
         return self._weights
 
+    def stale(self, most: int) -> dict[str, int]:
+        """Versions that the newest descends from -> how many versions back, at most `most`."""
+        bases: dict[str, int] = {}
+        manifest = self.current
+        for back in range(1, most + 1):
+            before = self._store.version(manifest.base) if manifest.base else None
+            if before is None or before.lineage != manifest.lineage or before.generation != manifest.generation:
+                break
+            bases[before.version], manifest = back, before
+        return bases
+
+    def strategy_state(self, strategy: str) -> dict[str, np.ndarray] | None:
+        """What this strategy kept of the last round; None when it was merged by another one."""
+        stages = self._store.stages
+        if stages.strategy_state is None or stages.strategy != strategy:
+            return None
+        state: dict[str, np.ndarray] = load(self._store.blob(stages.strategy_state))
+        return state
+
     def published(self) -> list[Manifest]:
         return [m for m in (self.current, self.production) if m is not None]
 
@@ -92,14 +113,20 @@ class Versions:
     # ---- what changes ----
 
     def merge(
-        self, mean: Sequence[np.ndarray], *, round_number: int, metrics: Metrics, updates: dict[str, str]
+        self,
+        merged: Merged,
+        *,
+        round_number: int,
+        metrics: Metrics,
+        strategy: str,
+        updates: dict[str, str],
     ) -> None:
-        """The newest version plus `mean` (one array a position that travels) is the new newest version; durable.
+        """The newest version plus what was merged is the new newest version; durable, with the strategy's state.
 
         `updates`: node -> hash of what was merged, so that whoever missed its receipt gets it still.
         """
         weights = list(self._weights)
-        for position, change in zip(self.update_positions, mean, strict=True):
+        for position, change in zip(self.update_positions, merged.change, strict=True):
             base = weights[position]
             weights[position] = (base.astype(np.float64) + change).astype(base.dtype)
         self._reachable = {m.version: m for m in self.published()}
@@ -111,6 +138,8 @@ class Versions:
                 threshold=None, metrics=metrics,
             ),
             recent=dict(list((self._store.stages.recent | updates).items())[-_RECENT:]),
+            strategy=strategy,
+            strategy_state=self._store.put_blob(save(merged.state)) if merged.state else None,
         )  # fmt: skip
         self._weights = weights  # only now: should writing fail, the same round is merged again
         try:
@@ -218,17 +247,16 @@ class Versions:
     def _weights_of(self, manifest: Manifest) -> list[np.ndarray]:
         return decode(self._store.blob(manifest.blobs["weights"].sha256), manifest.variables)
 
-    def _write(self, weights: list[np.ndarray], like: Manifest, *, recent: dict[str, str] | None = None) -> None:
+    def _write(self, weights: list[np.ndarray], like: Manifest, **rest: Any) -> None:
+        """Make a version durable and current, with the `rest` of the stages."""
         data = encode(weights)
         name = self._store.put_blob(data)
         blobs = {**like.blobs, "weights": self._blob(name, len(data))}
-        version = hashlib.sha256(f"{blobs['architecture'].sha256}\n{name}".encode()).hexdigest()
+        version = hashlib.sha256(f"{blobs['architecture'].sha256}\n{name}\n{like.base or ''}".encode()).hexdigest()
         stages = self._store.stages
         manifest = msgspec.structs.replace(like, version=version, blobs=blobs, serial=stages.serial + 1)
         self._store.put_version(manifest)
-        self._store.write_stages(
-            msgspec.structs.replace(stages, serial=manifest.serial, current=manifest, recent=recent or {})
-        )
+        self._store.write_stages(msgspec.structs.replace(stages, serial=manifest.serial, current=manifest, **rest))
 
     def _blob(self, name: str, size: int) -> Blob:
         return Blob(sha256=name, bytes=size, chunk_bytes=self._settings.transfer.chunk_bytes)

@@ -9,7 +9,7 @@ from dl_mqtt_clients.wire.codecs.integers import Int4, Int8
 from dl_mqtt_clients.wire.codecs.scheme import Scheme
 from dl_mqtt_clients.wire.codecs.topk import TopK
 
-__all__ = ["CODECS", "Codec", "Encoded", "Scheme", "TopK", "as_changes", "codec", "is_coded"]
+__all__ = ["CODECS", "Codec", "Encoded", "Scheme", "TopK", "as_changes", "codec", "is_coded", "is_known"]
 
 _SCHEMES: Final = (None, Bfloat16(), Float16(), Int8(), Int4())
 _PLAIN: Final = {c.name: c for c in (Codec(s) for s in _SCHEMES)}
@@ -27,3 +27,12 @@ def codec(name: str) -> Codec:
         except ValueError:
             pass
     raise WireError(f"codec: expected {', '.join(CODECS)}. Received: {name[:64]!r}")
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a codec of that name here."""
+    try:
+        codec(name)
+    except WireError:
+        return False
+    return True
