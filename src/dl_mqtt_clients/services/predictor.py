@@ -145,6 +145,10 @@ class Predictor(Node):
             raise TransferError(f"{file}: it is not the one that production.json names")
         return data
 
+    def _published_again(self) -> None:
+        self._measured = ""
+        self._measure()
+
     def _measure(self) -> None:
         """Score the newest labelled readings with the new version and send the sums: the federation's AUROC."""
         if self._labelled is None or self.model is None or self.manifest is None:

@@ -25,6 +25,7 @@ class Publisher:
         self._store = store
         self._link = link
         self._live: dict[str, Blob] = {}  # by hash, as far as this connection knows
+        self._said: dict[str, Manifest] = {}  # by stage, likewise
 
     @property
     def leftovers(self) -> str:
@@ -34,20 +35,23 @@ class Publisher:
     def connected(self, manifests: Iterable[Manifest]) -> None:
         """A new connection: the broker may have forgotten, or remember too much."""
         self._live.clear()
+        self._said.clear()
         manifests = list(manifests)
         self.publish(manifests)
         for stage in {"global", "production"} - {m.stage for m in manifests}:
             self._link.transport.publish(self._topics.model(stage), b"", retain=True)
 
     def publish(self, manifests: Iterable[Manifest]) -> None:
-        """Chunks first, then the manifests that name them, then clear what no manifest names."""
+        """Chunks first, then the manifests that name them; each once a connection (again means: newly connected)."""
         manifests = list(manifests)
         needed = {blob.sha256: blob for manifest in manifests for blob in manifest.blobs.values()}
         for blob in needed.values():
             if blob.sha256 not in self._live:
                 self._publish_blob(blob)
         for manifest in manifests:
-            self._link.send(self._topics.model(manifest.stage), manifest, retain=True)
+            if self._said.get(manifest.stage) != manifest:
+                self._link.send(self._topics.model(manifest.stage), manifest, retain=True)
+                self._said[manifest.stage] = manifest
 
     def clear_all_but(self, manifests: Iterable[Manifest]) -> None:
         """Clear the blobs that none of these needs."""
