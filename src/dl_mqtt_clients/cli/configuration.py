@@ -28,8 +28,10 @@ def check(*, config: options.Config = None, sets: options.Set = None, json: opti
 
     Example: fedlearn config check --config federated_learning.yaml
     """
+    from dl_mqtt_clients.services.from_settings import check_rules  # noqa: PLC0415 - it takes its time
+
     try:
-        options.settings(config, sets)
+        check_rules(options.settings(config, sets))
     except ConfigurationError as error:
         if not json:
             raise

@@ -95,7 +95,7 @@ class ReadingStream:
     def readings(self) -> Readings:
         """Counts for the status."""
         now = time.monotonic()
-        if now - self._rate_since >= 1.0:
+        if now - self._rate_since >= 2.0:
             self._rate = self._rate_count / (now - self._rate_since)
             self._rate_since, self._rate_count = now, 0
         return Readings(
