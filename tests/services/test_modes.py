@@ -145,7 +145,8 @@ def test_over_selection_asks_more_nodes_than_it_needs(memory_url, new_settings):
     reports, _ = federate(settings, rounds=6, nodes=nodes)
     asked = [r.asked for r in reports[1:]]  # the first round begins before anybody was heard
     assert sum(asked) < 6 * len(asked)
-    assert all(len(r.participants) == 2 for r in reports if r.outcome == "merged")
+    assert max(len(r.participants) for r in reports) == 2
+    assert all(r.seconds < settings.rounds.deadline_s for r in reports)  # a small cohort is not waited for
 
 
 def test_a_wrong_strategy_and_a_wrong_codec_are_reported_together(memory_url, new_settings):

@@ -85,7 +85,7 @@ class Store:
     def fresh(self, *, at_least: int = 1) -> None:
         """Begin a new generation, numbered `at_least` so; earlier versions stay on disk and are followed no more.
 
-        The manager passes the time in seconds: nodes ignore lower generations, and a manager whose disk was lost
+        The manager passes the time in milliseconds: nodes ignore lower generations, and a manager whose disk was lost
         must be heard against what a broker still retains of the former one.
 
         A crash half-way leaves a store without published versions, for which a manager begins afresh again.

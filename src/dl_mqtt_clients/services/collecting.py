@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Send = Callable[[str, Reply], None]
 
-HOPELESS_AFTER_S: Final = 2.0  # time for nodes to show up before a cohort that is too small is given up
+EXHAUSTED_AFTER_S: Final = 2.0  # time for nodes to show up before a small cohort is taken for all there is
 UNKNOWN: Final = 2**31  # nodes to expect while nobody knows who is there: only the deadline closes
 
 
@@ -106,7 +106,7 @@ class Collector:
     def tick(self) -> None:
         """Time has passed, or who lives has changed."""
         now = time.monotonic()
-        if self._is_hopeless(now):
+        if self._is_exhausted(now):
             self._round.deadline = now
         self._carry_out(self._round.tick(now=now))
 
@@ -139,8 +139,8 @@ class Collector:
 
     def next_tick_s(self) -> float:
         now = time.monotonic()
-        hopeless = self._opened_at + HOPELESS_AFTER_S - now
-        return min(self._round.next_tick(now=now), hopeless if hopeless > 0 else float("inf")) + 0.001
+        exhausted = self._opened_at + EXHAUSTED_AFTER_S - now
+        return min(self._round.next_tick(now=now), exhausted if exhausted > 0 else float("inf")) + 0.001
 
     def accepted_updates(self) -> dict[str, str]:
         """Node -> hash of its update."""
@@ -217,12 +217,12 @@ class Collector:
             self._expected = (self._roster.changes, drawn)
         return self._expected[1]
 
-    def _is_hopeless(self, now: float) -> bool:
-        """Whether the cohort turned out so small that the quorum cannot be reached: the next attempt asks more."""
+    def _is_exhausted(self, now: float) -> bool:
+        """Whether the cohort turned out so small that all of it has delivered: nobody else can be waited for."""
         plan, accepted = self._round.plan, self._round.accepted
-        if plan.fraction >= 1.0 or plan.mode != "sync" or len(accepted) >= plan.min_updates:
+        if plan.fraction >= 1.0 or plan.mode != "sync":
             return False
-        if now < self._opened_at + HOPELESS_AFTER_S or not self._roster.is_settled or self._uploads.any_open:
+        if now < self._opened_at + EXHAUSTED_AFTER_S or not self._roster.is_settled or self._uploads.any_open:
             return False
         live = self._roster.live_trainers()
         return bool(live) and all(node in accepted for node in live if self._round.is_drawn(node))

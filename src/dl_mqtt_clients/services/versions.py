@@ -202,7 +202,7 @@ class Versions:
             raise ConfigurationError(
                 [f"model: expected a base model in {folder} (make it with: fedlearn model build). Received: none"]
             )
-        self._store.fresh(at_least=int(time.time()))
+        self._store.fresh(at_least=time.time_ns() // 1_000_000)
         self._model, self._weights = given, given.get_weights()
         architecture = self._store.put_blob(given.architecture)
         scaler = encode([w for w, v in zip(self._weights, given.variables, strict=True) if v.role == "scaler"])
