@@ -7,6 +7,7 @@ import pytest
 
 from dl_mqtt_clients.errors import ConfigurationError
 from dl_mqtt_clients.services.trainer import Trainer
+from dl_mqtt_clients.wire.messages import Round
 from service_helpers import readings, start_manager, trainers
 
 RULE = """
@@ -155,3 +156,27 @@ def test_a_wrong_strategy_and_a_wrong_codec_are_reported_together(memory_url, ne
         start_manager(settings)
     assert [m.partition(":")[0] for m in caught.value.mistakes] == ["rounds.strategy", "transfer.codec"]
     assert "did you mean FedAdam?" in caught.value.mistakes[0]
+
+
+def test_the_learning_rate_decays_from_round_to_round(memory_url, new_settings, watch):
+    settings = new_settings(
+        memory_url, rounds__target_updates=1, training__learning_rate=0.01, training__learning_rate_decay=0.5,
+        training__learning_rate_minimum=0.004,
+    )  # fmt: skip
+    seen = watch(memory_url)
+    federate(settings, rounds=3, nodes=("a",))
+    rates = {r.round: r.training.learning_rate for r in seen.seen(seen.topics.round, Round) if r.phase == "open"}
+    assert rates == {1: 0.01, 2: 0.005, 3: 0.004}
+
+
+def test_a_node_does_its_own_way_what_its_operator_lets_it(memory_url, new_settings):
+    settings = new_settings(memory_url, rounds__target_updates=2, rounds__min_updates=2)
+    slow = settings.replace(**{"node.overrides": ("window", "batch_size"), "training.window": 64})
+    reports = []
+    with (
+        Trainer("slow", settings=slow, readings=readings(1)),
+        Trainer("other", settings=settings, readings=readings(2)),
+    ):
+        start_manager(settings, rounds=1, on_round=reports.append).run()
+    assert {p.node: p.examples for p in reports[0].participants}["slow"] == 64
+    assert {p.node: p.examples for p in reports[0].participants}["other"] > 400

@@ -25,6 +25,11 @@ class NodeSettings(Section):
     attributes: Texts = Field(
         default=(), description="What this node is, such as gpu=true or site=north; rounds may ask for it."
     )
+    overrides: Texts = Field(
+        default=(),
+        description="Training settings that this node takes from its own configuration, not from the announcement: "
+        "some of batch_size, epochs, learning_rate, window, min_readings, min_new_readings.",
+    )
     state_dir: Text = Field(default="state", description="Folder of what must survive a restart.")
 
 

@@ -1,7 +1,7 @@
 """What fields must be together."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dl_mqtt_clients.config.mistakes import Mistake
 from dl_mqtt_clients.config.words import received
@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from dl_mqtt_clients.config.settings import Settings
 
 
+OVERRIDABLE: Final = ("batch_size", "epochs", "learning_rate", "window", "min_readings", "min_new_readings")
+
+
 def broken_rules(settings: "Settings") -> list[Mistake]:
     """All rules that do not hold; in the order of the sections."""
     return [
         *_broker("broker", settings.broker),
         *_broker("data_broker", settings.data_broker),
         *_rounds(settings),
+        *_training(settings),
         *_readings(settings),
         *_data(settings),
         *_generator(settings),
@@ -47,6 +51,15 @@ def _rounds(settings: "Settings") -> Iterator[Mistake]:
     if 0 < rounds.target_updates < rounds.min_updates:
         words = f"at most rounds.target_updates, which is {rounds.target_updates}"
         yield _broken("rounds", "min_updates", words, rounds.min_updates, "rounds.target_updates")
+
+
+def _training(settings: "Settings") -> Iterator[Mistake]:
+    training, words = settings.training, "a number, since training.learning_rate_decay is given"
+    if training.learning_rate_decay < 1.0 and training.learning_rate is None:
+        yield _broken("training", "learning_rate", words, None, "training.learning_rate_decay")
+    for name in settings.node.overrides:
+        if name not in OVERRIDABLE:
+            yield _broken("node", "overrides", f"some of {', '.join(OVERRIDABLE)}", name)
 
 
 def _readings(settings: "Settings") -> Iterator[Mistake]:

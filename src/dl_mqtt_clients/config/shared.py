@@ -159,6 +159,13 @@ class TrainingSettings(Section):
     epochs: Positive = Field(default=1, description="Passes over the window in a round.")
     batch_size: Positive = Field(default=32, description="Readings in a training step.")
     learning_rate: AboveZero | None = Field(default=None, description="Step size; null: the model's own.")
+    learning_rate_decay: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Factor on learning_rate from one round to the next; 1: none.",
+    )
+    learning_rate_minimum: NotNegative = Field(default=0.0, description="The decay goes no lower than this step size.")
     window: Positive = Field(default=10_000, description="Newest readings that a fit uses at most.")
     min_readings: Positive = Field(default=256, description="Readings a node must hold to take part.")
     min_new_readings: Count = Field(

@@ -28,13 +28,17 @@ def address(broker: BrokerSettings) -> Address:
     )
 
 
-def training(settings: TrainingSettings) -> Training:
-    """The local work as it is announced."""
+def training(settings: TrainingSettings, *, round_number: int = 1) -> Training:
+    """The local work as it is announced for a round: its learning rate has decayed."""
+    rate = settings.learning_rate
+    if rate is not None:
+        decayed = rate * settings.learning_rate_decay ** (round_number - 1)
+        rate = max(decayed, min(settings.learning_rate_minimum, rate))
     stop, plateau = settings.early_stopping, settings.reduce_on_plateau
     return Training(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=rate,
         window=settings.window,
         min_readings=settings.min_readings,
         min_new_readings=settings.min_new_readings,

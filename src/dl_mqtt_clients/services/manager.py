@@ -91,7 +91,6 @@ class Manager(Service):
         self._roster = Roster(self.settings.federation.nodes, require=self.settings.rounds.require)
         self._measuring: set[str] = set()  # predictors whose streams have labels
         self._rounds = self.settings.rounds
-        self._training = training(self.settings.training)
         self._topics = Topics(self.settings.federation.name)
 
         folder = Path(self.settings.node.state_dir) / "manager"
@@ -307,7 +306,7 @@ class Manager(Service):
             store=self._store,
             versions=self.versions,
             settings=self.settings,
-            training=self._training,
+            training=training(self.settings.training, round_number=open_round.round),
             roster=self._roster,
             send=self._reply,
         )

@@ -19,7 +19,7 @@ from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.window import Snapshot, Window
 from dl_mqtt_clients.errors import ModelError, StateError
-from dl_mqtt_clients.services.from_settings import with_brokers
+from dl_mqtt_clients.services.from_settings import training, with_brokers
 from dl_mqtt_clients.services.loop import FATAL
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.outbox import Outbox
@@ -157,8 +157,17 @@ class Trainer(Node):
 
     # ---- rounds ----
 
+    def _own_way(self, announced: Round | None) -> Round | None:
+        """The announcement with what this node's operator lets it do in its own way."""
+        names = self.settings.node.overrides
+        if announced is None or not names:
+            return announced
+        own = training(self.settings.training)
+        changed = msgspec.structs.replace(announced.training, **{name: getattr(own, name) for name in names})
+        return msgspec.structs.replace(announced, training=changed)
+
     def _heard(self, announced: Round | None) -> None:
-        self._announced = announced
+        self._announced = announced = self._own_way(announced)
         offer = self._outbox.offer
         if offer is None:
             self._consider()
