@@ -12,10 +12,17 @@ from dl_mqtt_clients.learning.backend import use_backend
 BACKEND = use_backend()
 
 from dl_mqtt_clients.config import Settings  # noqa: E402
+from dl_mqtt_clients.services import status  # noqa: E402
 from dl_mqtt_clients.transport.memory import MemoryBroker  # noqa: E402
 from service_helpers import Watch, make_settings, start_manager, trainers  # noqa: E402
 
 ROUNDS = 3
+
+
+@pytest.fixture(autouse=True)
+def quick_statuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests wait for statuses; half a second between two of them would be most of the time they take."""
+    monkeypatch.setattr(status, "AT_MOST_EVERY_S", 0.03)
 
 
 @pytest.fixture

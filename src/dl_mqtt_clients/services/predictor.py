@@ -265,7 +265,7 @@ class Predictor(Node):
             version=manifest.version if manifest else None,
             number=manifest.number if manifest else 0,
             backend=self.backend,
-            readings=self.stream.readings() if self.stream else Readings(),
+            readings=Readings() if self.stream is None else self.stream.readings(),
             detail="" if manifest else "no production model yet",
             last_error=self.last_error,
             scored=self._scored,

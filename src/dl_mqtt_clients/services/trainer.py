@@ -424,7 +424,7 @@ class Trainer(Node):
             version=manifest.version if manifest else None,
             number=manifest.number if manifest else 0,
             backend=self.backend,
-            readings=self.stream.readings() if self.stream else Readings(),
+            readings=Readings() if self.stream is None else self.stream.readings(),
             attributes=self.settings.node.attributes,
             detail=(self._why_not() or self._lacks) if self.state == "waiting" else "",
             last_error=self.last_error,
