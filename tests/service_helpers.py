@@ -16,7 +16,9 @@ import numpy as np
 from brokers import Client
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.learning.builders import build_core
+from dl_mqtt_clients.learning.model import FederatedModel
 from dl_mqtt_clients.learning.scaling import ScalerValues
+from dl_mqtt_clients.services.loop import Service
 from dl_mqtt_clients.services.manager import Manager
 from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.transport.base import Address, Delivery, open_transport
@@ -33,7 +35,7 @@ from dl_mqtt_clients.wire.messages import (
     decode,
 )
 from dl_mqtt_clients.wire.topics import Topics
-from dl_mqtt_clients.wire.transfer import chunk, chunk_count, sha256
+from dl_mqtt_clients.wire.transfer import chunk, chunk_count, describe, sha256
 from dl_mqtt_clients.wire.weights import encode, update_positions
 
 FEATURES = 6
@@ -87,6 +89,31 @@ def trainers(settings: Settings, nodes: Sequence[str] = ("a", "b", "c")) -> Iter
         yield [
             stack.enter_context(Trainer(node, settings=settings, readings=readings(ord(node[-1])))) for node in nodes
         ]
+
+
+def until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+    """For what shows only inside a process, where there is no event to wait for."""
+    pause, end = threading.Event(), time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "nothing within the deadline"
+        pause.wait(0.005)
+
+
+@contextmanager
+def paused(service: Service) -> Iterator[None]:
+    """The service's thread does nothing within the block."""
+    reached, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reached.set()
+        release.wait(DEADLINE_S)
+
+    service.loop.post(hold)
+    assert reached.wait(DEADLINE_S)
+    try:
+        yield
+    finally:
+        release.set()
 
 
 class Watch:
@@ -232,6 +259,49 @@ class FakeTrainer:
         answer = self.contribute(announced, data, **changes)
         assert answer.kind == "refusal", answer
         return answer.reason
+
+
+class Forger:
+    """Publishes models as a manager would, but may lie about anything."""
+
+    def __init__(self, seen: Watch, *, features: Sequence[str] = ()) -> None:
+        self.seen = seen
+        self.model = FederatedModel.from_core(core(), scaler=SCALER, features=features)
+        self.serial = 0
+
+    def change(self) -> None:
+        """Other weights from now on."""
+        self.model.set_weights([w if i < 2 else w + np.float32(0.01) for i, w in enumerate(self.model.get_weights())])
+
+    def publish(
+        self,
+        topic_stage: str,
+        *,
+        architecture: bytes | None = None,
+        weights: bytes | None = None,
+        leave_out: Sequence[str] = (),
+        **changes: Any,
+    ) -> Manifest:
+        """Chunks of 1,000 bytes, then the manifest at `model/<topic_stage>`."""
+        architecture = self.model.architecture if architecture is None else architecture
+        weights = encode(self.model.get_weights()) if weights is None else weights
+        blobs = {"architecture": architecture, "weights": weights}
+        described = {name: describe(data, chunk_bytes=1000) for name, data in blobs.items()}
+        for name, blob in described.items():
+            for index in range(chunk_count(blob.bytes, 1000)):
+                if name not in leave_out:
+                    topic = self.seen.topics.blob(blob.sha256, index)
+                    self.seen.client.transport.publish(topic, chunk(blobs[name], index, 1000), retain=True)
+        self.serial += 1
+        values = {
+            "stage": topic_stage, "generation": 10, "serial": self.serial, "version": sha256(b"%d" % self.serial),
+            "number": self.serial, "round": 1, "lineage": "b" * 64, "blobs": described,
+            "variables": self.model.variables, "threshold": 1.0, "features": self.model.features,
+        }  # fmt: skip
+        manifest = Manifest(**(values | changes))
+        topic = self.seen.topics.model(topic_stage)
+        self.seen.client.transport.publish(topic, msgspec.json.encode(manifest), retain=True)
+        return manifest
 
 
 def scores_of(client: Client, topic: str) -> list[Scores]:

@@ -15,7 +15,7 @@ from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.transport.embedded import EmbeddedBroker
 from dl_mqtt_clients.wire.messages import ManagerStatus, NodeStatus, Offer, Reply, Round
 from dl_mqtt_clients.wire.topics import Topics
-from service_helpers import FakeTrainer, readings, start_manager, trainers
+from service_helpers import FakeTrainer, readings, start_manager, trainers, until
 
 ALL = {"rounds__target_updates": 3, "rounds__min_updates": 3}
 
@@ -37,17 +37,6 @@ def test_services_wait_for_a_broker_that_is_not_there_and_say_so(tmp_path, new_s
         seen.status("p", lambda s: s.number == 3, role="predictor")
         assert manager.wait(20)
     assert manager.versions.current.version == undisturbed
-
-
-def until(condition, deadline_s=20.0):
-    """For what only shows inside a process: looked at after every log record or so."""
-    import threading
-    import time
-
-    pause, end = threading.Event(), time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "nothing within the deadline"
-        pause.wait(0.005)
 
 
 @pytest.fixture(params=["mosquitto", "embedded", "memory"])

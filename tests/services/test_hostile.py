@@ -11,10 +11,10 @@ import pytest
 from dl_mqtt_clients.learning.model import FederatedModel
 from dl_mqtt_clients.services.predictor import Predictor
 from dl_mqtt_clients.services.trainer import Trainer
-from dl_mqtt_clients.wire.messages import MAX_JSON_BYTES, Blob, Manifest, NodeStatus, Round, Variable
-from dl_mqtt_clients.wire.transfer import chunk, chunk_count, describe, sha256
+from dl_mqtt_clients.wire.messages import MAX_JSON_BYTES, Blob, NodeStatus, Round, Variable
+from dl_mqtt_clients.wire.transfer import chunk, chunk_count, sha256
 from dl_mqtt_clients.wire.weights import encode
-from service_helpers import SCALER, core, feed, readings, scores_of, start_manager, trainers
+from service_helpers import SCALER, Forger, core, feed, readings, scores_of, start_manager, trainers
 
 ALL = {"rounds__target_updates": 3, "rounds__min_updates": 3}
 SHA = "d" * 64
@@ -95,36 +95,6 @@ def test_retained_garbage_is_no_obstacle_to_who_starts_later(url, new_settings, 
 
 
 # ---- manifests ---------------------------------------------------------------------------------------------------
-
-
-class Forger:
-    """Publishes models as a manager would, but may lie about anything."""
-
-    def __init__(self, seen, **core_settings):
-        self.seen = seen
-        self.model = FederatedModel.from_core(core(**core_settings), scaler=SCALER)
-        self.serial = 0
-
-    def publish(self, topic_stage, *, architecture=None, weights=None, leave_out=(), **changes):
-        architecture = self.model.architecture if architecture is None else architecture
-        weights = encode(self.model.get_weights()) if weights is None else weights
-        blobs = {"architecture": architecture, "weights": weights}
-        described = {name: describe(data, chunk_bytes=1000) for name, data in blobs.items()}
-        for name, blob in described.items():
-            for index in range(chunk_count(blob.bytes, 1000)):
-                if name not in leave_out:
-                    topic = self.seen.topics.blob(blob.sha256, index)
-                    self.seen.client.transport.publish(topic, chunk(blobs[name], index, 1000), retain=True)
-        self.serial += 1
-        values = {
-            "stage": topic_stage, "generation": 10, "serial": self.serial, "version": sha256(b"%d" % self.serial),
-            "number": self.serial, "round": 1, "lineage": "b" * 64, "blobs": described,
-            "variables": self.model.variables, "threshold": 1.0,
-        }  # fmt: skip
-        manifest = Manifest(**(values | changes))
-        topic = self.seen.topics.model(topic_stage)
-        self.seen.client.transport.publish(topic, msgspec.json.encode(manifest), retain=True)
-        return manifest
 
 
 def description():
