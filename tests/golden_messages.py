@@ -78,7 +78,8 @@ ROUND_JSON = f"""{{
   "fraction": 0.5, "seed": "2024", "deadline_s": 60.0, "target_updates": 4, "min_updates": 2, "codec": "float32",
   "inline_bytes": 65536, "chunk_bytes": 262144, "require": ["gpu=true"],
   "training": {{
-    "epochs": 2, "batch_size": 32, "learning_rate": 0.001, "window": 10000, "min_readings": 256, "min_new_readings": 0,
+    "epochs": 2, "batch_size": 32, "learning_rate": 0.001, "steps": 0, "optimizer": "", "objective": "",
+    "window": 10000, "min_readings": 256, "min_new_readings": 0,
     "early_stopping": {{"patience": 3, "delta": 0.01}},
     "reduce_on_plateau": {{"patience": 2, "delta": 0.0, "cooldown": 0, "factor": 0.1, "minimum": 0.0}}
   }}

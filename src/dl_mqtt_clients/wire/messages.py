@@ -20,7 +20,7 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # \Z: $ would let a l
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Text = Annotated[str, Meta(max_length=2000)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
-VariableRole = Literal["trainable", "statistic", "scaler"]
+VariableRole = Literal["trainable", "statistic", "scaler", "frozen", "personal"]
 Task = Literal["anomaly", "supervised"]
 
 
@@ -34,7 +34,11 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Variable(Struct, frozen=True, kw_only=True):
-    """One variable of the model: its place in `weights` is its position in the manifest's list."""
+    """One variable of the model: its place in `weights` is its position in the manifest's list.
+
+    Role: `trainable` by gradients · `statistic`: others that a training step assigns (BatchNorm's) · `scaler`: agreed,
+    never merged · `frozen`: training leaves it alone · `personal`: trained, and stays on the node.
+    """
 
     role: VariableRole
     shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=32)]
@@ -100,7 +104,10 @@ class Training(Struct, frozen=True, kw_only=True):
 
     epochs: Positive = 1
     batch_size: Positive = 32
-    learning_rate: Annotated[float, Meta(gt=0)] | None = None  # None: the model's own
+    learning_rate: Annotated[float, Meta(gt=0)] | None = None  # None: the optimizer's own
+    steps: Count = 0  # this many, going round the window; 0: whole epochs
+    optimizer: Annotated[str, Meta(max_length=500)] = ""  # "SGD(momentum=0.9)"; empty: the model's own
+    objective: Annotated[str, Meta(max_length=100)] = ""  # "FedProx(mu=0.01)"; empty: the model's own loss alone
     window: Positive = 10_000  # newest readings a fit uses at most
     min_readings: Positive = 256
     min_new_readings: Count = 0

@@ -7,13 +7,14 @@ positions, dtypes and shapes, laid out without gaps, or TransferError; it return
 import json
 import math
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from safetensors.numpy import save
 
-from dl_mqtt_clients.errors import TransferError
+from dl_mqtt_clients.errors import ConfigurationError, TransferError
 from dl_mqtt_clients.wire.messages import Variable
 
 Buffer = bytes | bytearray | memoryview
@@ -23,6 +24,9 @@ DTYPES: Final = {
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
     "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
+
+
+TRAVELLING: Final = ("trainable", "statistic")
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,8 +42,42 @@ def key(position: int) -> str:
 
 
 def update_positions(variables: Sequence[Variable]) -> tuple[int, ...]:
-    """Positions that travel in an update: everything but the scaler, which is agreed and never merged."""
-    return tuple(i for i, v in enumerate(variables) if v.role != "scaler")
+    """Positions that travel in an update: what training changes and all nodes share."""
+    return tuple(i for i, v in enumerate(variables) if v.role in TRAVELLING)
+
+
+def mark_personal(variables: Sequence[Variable], patterns: Sequence[str]) -> tuple[Variable, ...]:
+    """The same variables; those that travel and whose path matches a pattern are personal: they stay on their node.
+
+    FedBN (Li et al., ICLR 2021, arXiv:2102.07623): `*/batch_normalization*/*` · FedPer (Arivazhagan et al., 2019,
+    arXiv:1912.00818): the last layers, `*/output/*`.
+
+    Args:
+        variables: a model's, as its manifest lists them.
+        patterns: as file names are matched: `*`, `?`, `[…]`; `*` crosses `/`, and a path may be taken to begin with `/`.
+
+    Raises:
+        ConfigurationError: patterns that match nothing that travels, or nothing left to travel.
+
+    """
+    found = [[_matches(v, pattern) for v in variables] for pattern in patterns]
+    lost = [pattern for pattern, hits in zip(patterns, found, strict=True) if not any(hits)]
+    if lost:
+        paths = ", ".join(v.path[:100] for v in variables if v.role in TRAVELLING)[:1000] or "nothing that travels"
+        raise ConfigurationError([f"personal: expected a pattern of {paths}. Received: {p[:100]!r}" for p in lost])
+    marked = tuple(
+        msgspec.structs.replace(v, role="personal") if any(hits) else v
+        for v, *hits in zip(variables, *found, strict=True)
+    )
+    if patterns and not any(v.role == "trainable" for v in marked):
+        raise ConfigurationError([f"personal: expected something left to share. Received: {', '.join(patterns)[:500]}"])
+    return marked
+
+
+def _matches(variable: Variable, pattern: str) -> bool:
+    if variable.role not in (*TRAVELLING, "personal"):
+        return False
+    return any(fnmatchcase(path, pattern) for path in (variable.path, f"/{variable.path}"))
 
 
 def nbytes(variables: Sequence[Variable]) -> int:
