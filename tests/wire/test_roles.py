@@ -57,7 +57,7 @@ def test_what_is_frozen_or_agreed_stays_so():
 
 @pytest.mark.parametrize("pattern", ["*/no_such_layer/*", "*/backbone/*", "scaler/*", "CORE/*", ""])
 def test_a_pattern_that_matches_nothing_that_travels_is_a_mistake_that_lists_paths(pattern):
-    with pytest.raises(ConfigurationError, match="personal: expected a pattern of .*core/output/kernel") as caught:
+    with pytest.raises(ConfigurationError, match=r"personal: expected a pattern of .*core/output/kernel") as caught:
         mark_personal(VARIABLES, ["*/output/*", pattern])
     assert len(caught.value.mistakes) == 1
     assert repr(pattern) in str(caught.value)
@@ -74,7 +74,7 @@ def test_something_must_be_left_to_share():
         mark_personal(VARIABLES, ["*"])
 
 
-@given(st.lists(st.sampled_from(["*/output/*", "*gamma", "*beta", "*moving*"]), unique=True))
+@given(st.lists(st.sampled_from(["*gamma", "*beta", "*moving*"]), unique=True))
 def test_marking_one_by_one_is_marking_together(patterns):
     step = VARIABLES
     for pattern in patterns:

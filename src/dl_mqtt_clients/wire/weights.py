@@ -54,7 +54,7 @@ def mark_personal(variables: Sequence[Variable], patterns: Sequence[str]) -> tup
 
     Args:
         variables: a model's, as its manifest lists them.
-        patterns: as file names are matched: `*`, `?`, `[…]`; `*` crosses `/`, and a path may be taken to begin with `/`.
+        patterns: as file names are matched (`*`, `?`, `[…]`); `*` crosses `/`, and a path may begin with `/`.
 
     Raises:
         ConfigurationError: patterns that match nothing that travels, or nothing left to travel.
