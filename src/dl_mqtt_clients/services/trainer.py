@@ -8,6 +8,7 @@ While it fits it looks into its inbox after every batch: it reads on, answers, a
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -87,9 +88,11 @@ class Trainer(Node):
         self._outbox.load()
 
     def _finish(self) -> None:
-        if self._window is not None:
-            self._exit.callback(self._window.close)
-        super()._finish()
+        with ExitStack() as ends:
+            ends.callback(super()._finish)
+            if self._window is not None:
+                self._exit.callback(self._window.close)
+                self._take_in(len(self.stream or ()))  # what waits now is in the window after a restart
 
     def _connected(self) -> None:
         super()._connected()
@@ -115,15 +118,18 @@ class Trainer(Node):
 
     def _gather(self) -> None:
         """Move what came into the window, so much at a time that others get their turn."""
+        self._take_in(4096)
+        if self._window is not None and len(self.stream or ()):
+            self.loop.at("gather", 0.0, self._gather)
+        self._consider()
+
+    def _take_in(self, most: int) -> None:
         if self.stream is None or self._window is None:
             return
-        batch = self.stream.take(most=4096)
+        batch = self.stream.take(most)
         if batch is not None:
             self._window.append(batch.x, batch.labels)
             self.status.changed()
-        if len(self.stream):
-            self.loop.at("gather", 0.0, self._gather)
-        self._consider()
 
     def _open_window(self, features: int) -> None:
         if self._window is not None and self._window.features == features:
@@ -223,6 +229,7 @@ class Trainer(Node):
         finally:
             self._fitting = False
             self.state = "waiting" if self._outbox.offer is None else "offering"
+            self.status.changed()
             self._consider()
 
     def _why_not(self) -> str:
