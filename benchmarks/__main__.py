@@ -1,4 +1,4 @@
-"""Run benchmarks one after the other: `python -m benchmarks [NAME …]`; results also go to artifacts/bench/<name>.json."""
+"""Run benchmarks one after the other: `python -m benchmarks [NAME …]`; also to artifacts/bench/<name>.json."""
 
 import importlib
 import json

@@ -16,8 +16,13 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 
-
-OURS = "set_tcp_nodelay true\nmax_inflight_messages 100\nmax_queued_messages 20000\nmax_inflight_bytes 0\nmax_queued_bytes 0"
+OURS = """\
+set_tcp_nodelay true
+max_inflight_messages 100
+max_queued_messages 20000
+max_inflight_bytes 0
+max_queued_bytes 0
+"""  # what configuration/mosquitto/mosquitto.conf says of speed and queues
 
 
 def mosquitto_binary() -> str | None:
@@ -26,7 +31,7 @@ def mosquitto_binary() -> str | None:
 
 @contextmanager
 def mosquitto(conf: str = OURS) -> Iterator[str]:
-    """A Mosquitto on a free port: its url. `conf`: what `configuration/mosquitto` says of speed. Else the embedded one."""
+    """A Mosquitto on a free port: its url; the embedded broker where it is not installed."""
     binary = mosquitto_binary()
     if binary is None:
         print("Mosquitto is not installed: measured on the embedded broker")

@@ -5,6 +5,7 @@
 A light node does all a trainer does on the wire: status, offer, chunks as granted, offer again until answered.
 """
 
+import contextlib
 import heapq
 import queue
 import random
@@ -56,12 +57,12 @@ class LightNodes:
         while not self._connected.empty():
             self._connected.get()
             for name in self.names:
-                self._transport.publish(self._topics.status(name, "trainer"), encode(NodeStatus(state="waiting")), retain=True)
+                self._transport.publish(
+                    self._topics.status(name, "trainer"), encode(NodeStatus(state="waiting")), retain=True
+                )
         wait_s = max(self._due[0][0] - time.monotonic(), 0.0) if self._due else 0.5
-        try:
+        with contextlib.suppress(queue.Empty):
             self._receive(self._inbox.get(timeout=min(wait_s, 0.5)))
-        except queue.Empty:
-            pass
         while self._due and self._due[0][0] <= time.monotonic():
             _, attempt, name = heapq.heappop(self._due)
             self._offer(name, attempt)

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from benchmarks.common import child, cpu_s, mosquitto, mosquitto_binary, nsl_rows
+from benchmarks.common import child, cpu_s, mosquitto, nsl_rows
 from benchmarks.raw import RawClient, publish_packet
 
 NODE, READINGS, SCORES = "bench", "reading/bench", "score/bench"

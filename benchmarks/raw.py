@@ -1,4 +1,4 @@
-"""A bare MQTT 5 client: bytes over a socket, no thread, no queue. Makes load, and is what others are measured against."""
+"""A bare MQTT 5 client: bytes over a socket, no thread, no queue. It makes load, and is what we compare with."""
 
 import select
 import socket

@@ -3,6 +3,7 @@
 Every fit: one epoch over a quarter of the normal rows, batch 32, a fresh Adam. The first round (compilation) apart.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from tempfile import TemporaryDirectory
 from benchmarks.common import child, median, mosquitto, nsl_core, nsl_rows, shared
 
 NODES, ROUNDS = 4, 20
-FLOWER = "FEDLEARN_BENCH_FLOWER"  # set to 1 to run the peer too (its environment must be made: ../shared/peers/run venv)
+FLOWER = (
+    "FEDLEARN_BENCH_FLOWER"  # set to 1 to run the peer too (its environment must be made: ../shared/peers/run venv)
+)
 
 
 def run() -> list[dict[str, object]]:
@@ -43,7 +46,7 @@ def _federated() -> list[float]:
             stack.enter_context(child("rounds", "trainer", url, folder, node))
         manager = stack.enter_context(child("rounds", "manager", url, folder))
         times = [float(line) for line in manager.stdout or () if line.strip()]
-    return [b - a for a, b in zip(times, times[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(times)]
 
 
 def _plain() -> list[float]:
@@ -57,7 +60,9 @@ def _flower() -> float | None:
     peers = shared("peers")
     if peers is None or not os.environ.get(FLOWER):
         return None
-    done = subprocess.run(["bash", peers / "run", "deployment", str(NODES), "3"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", peers / "run", "deployment", str(NODES), "3"], capture_output=True, text=True, check=False
+    )
     walls = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ROUNDS_WALL_S")]
     return walls[0] / 3 if walls else None
 

@@ -104,7 +104,7 @@ def test_a_second_process_under_the_same_name_ends_the_first_with_3(spawn, share
     federation = Federation(spawn, shared_mosquitto_url, tmp_path)
     first = federation.start("predict", "--node", "twin", "--federation", "twins")
     first.wait_for("connected")
-    second = federation.start("predict", "--node", "twin", "--federation", "twins", "--set", "node.state_dir=elsewhere")
+    second = federation.start("predict", "--node", "twin", "--federation", "twins", "--state", str(tmp_path / "other"))
     assert first.end() == 3, first.err
     assert "another process" in first.err.splitlines()[-1]
     second.send(signal.SIGTERM)

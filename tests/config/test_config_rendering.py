@@ -43,7 +43,7 @@ def values(field, kind=None):
 FIELDS = {
     dotted(path): values(field)
     for path, field in leaves(Settings)
-    if path[-1] not in ("password", "fraction_growth", "over_selection")
+    if path[-1] not in ("password", "fraction_growth", "over_selection", "overrides")
 }
 
 

@@ -1,0 +1,189 @@
+"""A federation in one process, without broker: the library's own fit, codecs and merge, and nodes that may lie.
+
+NSL-KDD with the scaling and the core of `examples/nsl_kdd`: an untrained core has an AUROC of about 0.6 there, so that
+what is learnt shows. (With `standard` scaling and a linear output it has 0.965 untrained, and nothing shows.)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from benchmarks.common import shared
+
+MAX_DELTA, MAX_EXAMPLES = 100.0, 10_000  # the settings' defaults: what a manager refuses, and its cap of examples
+SEED = 1
+
+Change = list[np.ndarray]
+Lie = Callable[[Change, np.random.Generator], Change]
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    x: np.ndarray  # readings it trains on
+    lie: Lie | None = None  # what it makes of its honest change before it offers it
+    claims: int = 0  # examples it says it has; 0: the truth
+
+
+@dataclass
+class Course:
+    """What a run came to."""
+
+    auroc: list[float] = field(default_factory=list)  # after each round; NaN: scores are no numbers
+    norms: list[list[float]] = field(default_factory=list)  # by round, of the honest updates
+    refused: int = 0  # updates
+    untrained: int = 0  # honest fits that diverged: nothing was offered
+    abandoned: int = 0  # rounds with too few updates
+    bytes: int = 0  # of one update as it travels
+    errors: list[tuple[float, float, float]] = field(
+        default_factory=list
+    )  # largest, root mean square; rms of the change
+
+
+def run(
+    nodes: Sequence[Node], *, strategy: str = "FedAvg", codec: str = "float32", rounds: int = 20, seed: int = SEED
+) -> Course:
+    """`rounds` rounds of all nodes; the same arguments give the same bits."""
+    federation = _Federation(nodes, strategy, codec, seed)
+    for number in range(rounds):
+        federation.round(number)
+    return federation.course
+
+
+@cache
+def data():
+    """NSL-KDD's splits. SystemExit when it is not beside the checkout."""
+    from dl_mqtt_clients.data.nsl_kdd import load_nsl_kdd
+
+    folder = shared("data", "nsl-kdd")
+    if folder is None:
+        raise SystemExit("NSL-KDD is not in ../shared/data/nsl-kdd (set FEDLEARN_SHARED)")
+    return load_nsl_kdd(folder)
+
+
+@cache
+def model(seed: int = SEED):
+    """The example's core under its scaler, untrained."""
+    from dl_mqtt_clients import ScalerValues
+    from dl_mqtt_clients.learning.backend import use_backend
+
+    use_backend("jax")
+    from dl_mqtt_clients.learning.builders import build_core
+    from dl_mqtt_clients.learning.model import FederatedModel
+
+    normal = data().train.normal()
+    core = build_core(
+        n_features=normal.x.shape[1], task="anomaly", hidden=(64, 16, 64), activation="relu",
+        output_activation="sigmoid", loss="", learning_rate=1e-3, seed=seed,
+    )  # fmt: skip
+    return FederatedModel.from_core(core, features=normal.features, scaler=ScalerValues.minmax(normal.x))
+
+
+@cache
+def base_weights(seed: int = SEED) -> tuple[np.ndarray, ...]:
+    return tuple(model(seed).get_weights())
+
+
+def auroc_of(weights: Sequence[np.ndarray], seed: int = SEED) -> float:
+    """On KDDTest+."""
+    from dl_mqtt_clients.errors import ModelError
+    from dl_mqtt_clients.learning.evaluation import auroc
+
+    model(seed).set_weights(list(weights))
+    try:
+        return auroc(model(seed).scores(data().test.x), data().test.y) or 0.0
+    except ModelError:  # scores that are no numbers
+        return float("nan")
+
+
+class _Federation:
+    def __init__(self, nodes: Sequence[Node], strategy: str, codec: str, seed: int) -> None:
+        from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
+        from dl_mqtt_clients.wire.codecs import as_changes
+        from dl_mqtt_clients.wire.codecs import codec as codec_of
+        from dl_mqtt_clients.wire.weights import update_positions
+
+        self.course = Course()
+        self._nodes, self._seed = nodes, seed
+        self._strategy, self._codec = read_strategy(strategy), codec_of(codec)
+        self._variables = model(seed).variables
+        self._positions = update_positions(self._variables)
+        self._travelling = as_changes(self._variables)
+        self._weights = list(base_weights(seed))
+        self._state: dict[str, np.ndarray] | None = None
+        self._residuals: dict[str, list[np.ndarray] | None] = {}
+
+    def round(self, number: int) -> None:
+        from dl_mqtt_clients.aggregation.strategies import Aggregator
+        from dl_mqtt_clients.errors import RefusedError
+
+        aggregator = Aggregator(
+            self._strategy, self._variables, base=self._weights, state=self._state,
+            max_delta=MAX_DELTA, max_examples=MAX_EXAMPLES, max_updates=1000,
+        )  # fmt: skip
+        self.course.norms.append([])
+        updates = [u for u in (self._offered(node, number) for node in self._nodes) if u]
+        counted = [u for u in updates if self._is_counted(aggregator, u)]
+        try:
+            merged = aggregator.result(counted)
+        except RefusedError:
+            self.course.abandoned += 1
+        else:
+            self._state = merged.state
+            for position, change in zip(self._positions, merged.change, strict=True):
+                self._weights[position] = (self._weights[position] + change).astype(np.float32)
+        self.course.auroc.append(auroc_of(self._weights, self._seed))
+
+    def _offered(self, node: Node, number: int):
+        """A node's update as the manager decodes it; None when its fit diverged."""
+        from dl_mqtt_clients.aggregation.cohort import fit_seed
+        from dl_mqtt_clients.aggregation.strategies import Update
+        from dl_mqtt_clients.errors import ModelError
+        from dl_mqtt_clients.learning.fit import fit
+        from dl_mqtt_clients.wire.messages import Training
+
+        seed = fit_seed(f"bench{self._seed}", round_number=number, attempt=1, node=node.name)
+        try:
+            result = fit(model(self._seed), self._weights, node.x, None, training=Training(), seed=seed)
+        except ModelError:
+            self.course.untrained += 1
+            return None
+        change = [result.weights[p] - self._weights[p] for p in self._positions]
+        if node.lie is None:
+            self.course.norms[-1].append(float(np.sqrt(sum(float(np.sum(c**2)) for c in change))))
+        else:
+            change = [c.astype(np.float32) for c in node.lie(change, np.random.default_rng(seed))]
+        arrays = self._travel(node.name, change, seed)
+        return Update(node=node.name, arrays=arrays, examples=node.claims or result.examples, steps=result.steps)
+
+    def _travel(self, name: str, change: Change, seed: int) -> Change:
+        if self._codec.scheme is None and self.course.bytes:
+            return change
+        sent = self._codec.encode(
+            change, self._travelling, self._positions, seed=seed, residual=self._residuals.get(name)
+        )
+        self._residuals[name] = sent.residual
+        received = self._codec.decode(sent.data, self._travelling, self._positions)
+        self.course.bytes = len(sent.data)
+        wrong = np.concatenate([(r - c).ravel() for r, c in zip(received, change, strict=True)]).astype(float)
+        right = np.concatenate([c.ravel() for c in change]).astype(float)
+        self.course.errors.append((float(np.abs(wrong).max()), _rms(wrong), _rms(right)))
+        return received
+
+    def _is_counted(self, aggregator, update) -> bool:
+        from dl_mqtt_clients.errors import RefusedError
+
+        try:
+            if max(float(np.abs(a).max()) for a in update.arrays) > MAX_DELTA:
+                raise RefusedError("a change above max_delta")
+            aggregator.add(update)
+        except RefusedError:
+            self.course.refused += 1
+            return False
+        return True
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(x**2)))

@@ -1,0 +1,223 @@
+"""Lying nodes: AUROC on KDDTest+ by strategy, by what the liars send, and by how many they are.
+
+Twenty nodes with equal, random shares of NSL-KDD's normal rows; 12 rounds (a clean run has levelled off by then), one
+epoch each. The table says who falls more than 0.02 below the clean FedAvg run. Two more, smaller: liars who also claim
+the most examples a manager lets them have, and nodes that see other services each (the clean run is then the hard one).
+About three minutes on two cores. Writes artifacts/bench/poisoning.{md,svg}, which the documentation shows.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.one_process import (
+    MAX_EXAMPLES,
+    Change,
+    Course,
+    Lie,
+    Node,
+    auroc_of,
+    base_weights,
+    data,
+    run as federate,
+)
+
+NODES, ROUNDS = 20, 12
+LIARS = (2, 4, 6, 8)  # of 20: 10, 20, 30, 40 %
+TOLERANCE = 0.02
+BOUND = 2.0  # above every honest update of the clean run: see `honest norms` in the output
+FOLDER = Path("artifacts/bench")
+
+STRATEGIES = (
+    "FedAvg",
+    f"FedAvg @ ClipNorm({BOUND})",
+    f"FedAvg @ AdaptiveClip(bound={BOUND})",
+    "Median",
+    "TrimmedMean(0.2)",
+    "TrimmedMean(0.4)",
+    "Krum(f=8)",
+    "MultiKrum(f=8, m=12)",
+    "Bulyan(f=4)",
+)
+BOUNDED = (*STRATEGIES[:2], f"UniformMean @ ClipNorm({BOUND})", "Median")
+HELD = {"Median", "TrimmedMean(0.2)", "TrimmedMean(0.4)", "Krum(f=8)", "MultiKrum(f=8, m=12)", "Bulyan(f=4)"}
+
+
+def scaled(factor: float) -> Lie:
+    return lambda change, _rng: [factor * c for c in change]
+
+
+def gaussian(change: Change, rng: np.random.Generator) -> Change:
+    """Independent of everything: deviation 1 a weight, about a hundred times an honest update's norm."""
+    return [rng.normal(size=c.shape) for c in change]
+
+
+ATTACKS: dict[str, Lie | None] = {
+    "sign-flipped": scaled(-1),
+    "sign-flipped × 10": scaled(-10),
+    "scaled × 10": scaled(10),
+    "scaled × 100": scaled(100),
+    "Gaussian": gaussian,
+    "label-flipped": None,  # an honest fit, on attacks that are called normal
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    strategy: str
+    attack: str = ""
+    liars: int = 0
+    split: str = "even"
+    claims: int = 0  # examples a liar says it has
+
+    def nodes(self) -> list[Node]:
+        return [self._liar(k, x) if k < self.liars else Node(f"n{k:02d}", x) for k, x in enumerate(_shards(self.split))]
+
+    def _liar(self, k: int, honest: np.ndarray) -> Node:
+        lie = ATTACKS[self.attack]
+        return Node(f"n{k:02d}", honest if lie else _attacks(k, len(honest)), lie, self.claims)
+
+
+def _shards(split: str) -> list[np.ndarray]:
+    from dl_mqtt_clients.data.partition import partition
+
+    normal = data().train.normal()
+    parts = partition(normal, NODES) if split == "even" else partition(normal, NODES, by="dirichlet", alpha=0.5)
+    return [normal.x[rows] for rows in parts]
+
+
+def _attacks(k: int, count: int) -> np.ndarray:
+    """Node k's share of the training rows that are attacks."""
+    rows = data().train.x[data().train.y == 1][k::NODES]
+    return rows[:count]
+
+
+def measure(case: Case) -> Course:
+    return federate(case.nodes(), strategy=case.strategy, rounds=ROUNDS)
+
+
+# ---- the runs ------------------------------------------------------------------------------------------------
+
+
+def run() -> list[dict[str, object]]:
+    began = time.time()
+    table = [Case(s) for s in STRATEGIES]
+    table += [Case(s, attack, liars) for attack in ATTACKS for liars in LIARS for s in STRATEGIES]
+    greedy = [Case(s, "sign-flipped", liars, claims=MAX_EXAMPLES) for s in BOUNDED for liars in (1, *LIARS[:2])]
+    unlike = [Case(s, split="unlike") for s in STRATEGIES]
+    unlike += [Case(s, attack, 4, "unlike") for attack in ("sign-flipped × 10", "label-flipped") for s in STRATEGIES]
+    cases = [*table, *greedy, *unlike]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _one_thread) as pool:
+        found = dict(zip(cases, pool.map(measure, cases, chunksize=4), strict=True))
+    results = {case: course.auroc[-1] for case, course in found.items()}
+    clean, plain = found[Case("FedAvg")], results[Case("FedAvg")]
+    page = [
+        f"AUROC untrained {auroc_of(base_weights()):.4f}, FedAvg without liars {plain:.4f}.",
+        _main_table(results, plain), _greedy_table(results, plain), _unlike_table(results), _counts(found),
+    ]  # fmt: skip
+    (FOLDER / "poisoning.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    _plot(results, FOLDER / "poisoning.svg")
+    rows = [_row("AUROC untrained, against the clean run", auroc_of(base_weights()), plain)]
+    rows += [_row(f"{s}: clean", results[Case(s)], plain) for s in STRATEGIES]
+    for strategy in STRATEGIES:
+        worst = min(ATTACKS, key=lambda attack: _number(results[Case(strategy, attack, 4)]))
+        row = _row(f"{strategy}: worst of 4 liars of 20 ({worst})", results[Case(strategy, worst, 4)], plain)
+        rows.append(row | {"target": f"≥ clean - {TOLERANCE}" if strategy in HELD else ""})
+    norms = [round(max(n), 2) for n in clean.norms]
+    rows.append({"what": "honest norms, largest a round", "measured": str(norms), "against": f"bound {BOUND}"})
+    rows.append({"what": "seconds", "measured": round(time.time() - began)})
+    return rows
+
+
+def _one_thread() -> None:
+    """Each process has a core to itself."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def _row(what: str, measured: float, against: float) -> dict[str, object]:
+    return {
+        "what": what, "measured": round(measured, 4), "against": round(against, 4),
+        "ratio": f"{measured - against:+.4f}",
+    }  # fmt: skip
+
+
+def _number(auroc: float) -> float:
+    return -1.0 if np.isnan(auroc) else auroc
+
+
+# ---- the tables and the plot ---------------------------------------------------------------------------------
+
+
+def _cell(auroc: float, against: float) -> str:
+    if np.isnan(auroc):
+        return "**none**"
+    return f"{auroc:.3f}" if auroc >= against - TOLERANCE else f"**{auroc:.3f}**"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _main_table(results: dict[Case, float], plain: float) -> str:
+    rows = []
+    for attack in ATTACKS:
+        for liars in LIARS:
+            cells = [_cell(results[Case(s, attack, liars)], plain) for s in STRATEGIES]
+            rows.append([attack, f"{100 * liars // NODES} %", *cells])
+    clean = ["none", "0 %", *(_cell(results[Case(s)], plain) for s in STRATEGIES)]
+    return _markdown(["they send", "liars", *(f"`{s}`" for s in STRATEGIES)], [clean, *rows])
+
+
+def _greedy_table(results: dict[Case, float], plain: float) -> str:
+    counts = (1, *LIARS[:2])
+    rows = [
+        [f"`{s}`", *(_cell(results[Case(s, "sign-flipped", n, claims=MAX_EXAMPLES)], plain) for n in counts)]
+        for s in BOUNDED
+    ]
+    return _markdown([f"sign-flipped, claiming {MAX_EXAMPLES} examples", *(f"{n} of {NODES}" for n in counts)], rows)
+
+
+def _unlike_table(results: dict[Case, float]) -> str:
+    plain = results[Case("FedAvg", split="unlike")]
+    kinds = [("", 0), ("sign-flipped × 10", 4), ("label-flipped", 4)]
+    rows = [[f"`{s}`", *(_cell(results[Case(s, a, n, "unlike")], plain) for a, n in kinds)] for s in STRATEGIES]
+    return _markdown(["unlike nodes", "no liars", "20 % sign-flipped × 10", "20 % label-flipped"], rows)
+
+
+def _counts(found: dict[Case, Course]) -> str:
+    """What became of updates that the merge never saw."""
+    count: Callable[[str], int] = lambda name: sum(getattr(course, name) for course in found.values())  # noqa: E731
+    return f"Updates refused: {count('refused')}; fits that diverged: {count('untrained')}; rounds abandoned: {count('abandoned')}."
+
+
+def _plot(results: dict[Case, float], file: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.hashsalt": "poisoning", "font.size": 8, "svg.fonttype": "none"})
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True)
+    for axis, attack in zip(axes.flat, ATTACKS, strict=True):
+        for number, strategy in enumerate(STRATEGIES):
+            values = [results[Case(strategy, attack, n) if n else Case(strategy)] for n in (0, *LIARS)]
+            style = {"marker": "osv^Dx+*."[number], "markersize": 4, "linewidth": 1.1}
+            style["linestyle"] = "-" if strategy in HELD else "--"
+            axis.plot([100 * n / NODES for n in (0, *LIARS)], np.nan_to_num(values), label=strategy, **style)
+        axis.set_title(attack)
+        axis.set_ylim(0, 1)
+        axis.grid(alpha=0.3)
+    figure.supxlabel("nodes that lie, %")
+    figure.supylabel("AUROC on KDDTest+")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=3, loc="lower center", bbox_to_anchor=(0.5, -0.14), frameon=False)
+    figure.tight_layout()
+    figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
