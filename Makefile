@@ -58,6 +58,7 @@ test: $(VENV)/test.stamp mosquitto  ## all tests, on JAX; PYTEST_ARGS="-k wire" 
 test_backends: $(VENV)/backends.stamp mosquitto  ## what depends on Keras, on TensorFlow and PyTorch
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/learning tests/services/test_backends.py $(PYTEST_ARGS)
 	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/learning tests/services/test_backends.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/learning/test_backends.py tests/services/test_backends.py $(PYTEST_ARGS)  # mixed
 
 .PHONY: mosquitto
 mosquitto:
