@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from dl_mqtt_clients.aggregation.strategies import Bulyan, Facts, Krum, Median, MultiKrum, Stack, TrimmedMean, sorting
 from dl_mqtt_clients.aggregation.strategies import stack as stack_module
+from dl_mqtt_clients.aggregation.strategies.bulyan import mean_around_median
 from dl_mqtt_clients.aggregation.strategies.sorting import network, sorted_rows
 from dl_mqtt_clients.errors import RefusedError
 from strategy_helpers import SIZE, change, flat, merge, updates_of
@@ -256,3 +257,18 @@ def test_more_rows_than_the_network_takes_are_sorted_by_column(monkeypatch):
     monkeypatch.setattr(sorting, "MAX_NETWORK", 8)
     by_column = sorted_rows(block.copy(), (0, 4))
     assert all((a == b).all() for a, b in zip(by_network, by_column, strict=True))
+
+
+# ---- ties ----
+
+
+def test_multi_krum_takes_the_first_nodes_of_many_equals():
+    """Scores of the first two kinds are equal; the third is far away. Most sorts shuffle so many equals."""
+    points = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 100]] * 40)
+    assert change(MultiKrum(f=0, m=5), points).tolist() == [0.6, 0.4, 0]
+
+
+def test_bulyan_takes_the_smaller_of_two_equally_near_values():
+    """Chosen: -1 -1 0 1 1 of seven; three are averaged, and both sides are equally near to the median 0."""
+    block = np.float32([[1], [-1], [0], [-1], [1]])
+    assert mean_around_median(block, 3) == pytest.approx([-2 / 3])

@@ -32,7 +32,7 @@ class Bulyan(Part):
         enough(self, len(stack), self.min_updates)
         chosen = stack.only(self.selected(stack.distances()))
         kept = len(chosen) - 2 * self.f
-        return chosen.map(lambda block: _mean_around_median(block, kept))
+        return chosen.map(lambda block: mean_around_median(block, kept))
 
     def selected(self, distances: np.ndarray) -> list[int]:
         """Places of the θ chosen ones, in order of place."""
@@ -42,7 +42,7 @@ class Bulyan(Part):
         return sorted(chosen)
 
 
-def _mean_around_median(block: np.ndarray, kept: int) -> np.ndarray:
+def mean_around_median(block: np.ndarray, kept: int) -> np.ndarray:
     """[θ, width] -> [width]: the `kept` values nearest to the median are neighbours once sorted.
 
     The window moves up as long as the value it leaves below is farther from the median than the one it takes in above.
