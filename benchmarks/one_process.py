@@ -4,26 +4,33 @@ NSL-KDD with the scaling and the core of `examples/nsl_kdd`: an untrained core h
 what is learnt shows. (With `standard` scaling and a linear output it has 0.965 untrained, and nothing shows.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.common import shared
 
+if TYPE_CHECKING:  # the backend is chosen before Keras is imported
+    from dl_mqtt_clients.aggregation.strategies import Aggregator, Update
+    from dl_mqtt_clients.learning.fit import FitResult
+
 MAX_DELTA, MAX_EXAMPLES = 100.0, 10_000  # the settings' defaults: what a manager refuses, and its cap of examples
 SEED = 1
 
 Change = list[np.ndarray]
-Lie = Callable[[Change, np.random.Generator], Change]
+Lie = Callable[
+    [Change, Sequence[Change], np.random.Generator], Change
+]  # own honest change, everybody's -> what is sent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     name: str
     x: np.ndarray  # readings it trains on
-    lie: Lie | None = None  # what it makes of its honest change before it offers it
+    lie: Lie | None = None
     claims: int = 0  # examples it says it has; 0: the truth
 
 
@@ -31,7 +38,7 @@ class Node:
 class Course:
     """What a run came to."""
 
-    auroc: list[float] = field(default_factory=list)  # after each round; NaN: scores are no numbers
+    auroc: float = float("nan")  # after the last round; NaN: scores are no numbers
     norms: list[list[float]] = field(default_factory=list)  # by round, of the honest updates
     refused: int = 0  # updates
     untrained: int = 0  # honest fits that diverged: nothing was offered
@@ -45,10 +52,11 @@ class Course:
 def run(
     nodes: Sequence[Node], *, strategy: str = "FedAvg", codec: str = "float32", rounds: int = 20, seed: int = SEED
 ) -> Course:
-    """`rounds` rounds of all nodes; the same arguments give the same bits."""
+    """`rounds` rounds of all nodes, one epoch each; the same arguments give the same bits."""
     federation = _Federation(nodes, strategy, codec, seed)
     for number in range(rounds):
         federation.round(number)
+    federation.course.auroc = auroc_of(federation.weights, seed)
     return federation.course
 
 
@@ -111,7 +119,7 @@ class _Federation:
         self._variables = model(seed).variables
         self._positions = update_positions(self._variables)
         self._travelling = as_changes(self._variables)
-        self._weights = list(base_weights(seed))
+        self.weights = list(base_weights(seed))
         self._state: dict[str, np.ndarray] | None = None
         self._residuals: dict[str, list[np.ndarray] | None] = {}
 
@@ -120,43 +128,49 @@ class _Federation:
         from dl_mqtt_clients.errors import RefusedError
 
         aggregator = Aggregator(
-            self._strategy, self._variables, base=self._weights, state=self._state,
+            self._strategy, self._variables, base=self.weights, state=self._state,
             max_delta=MAX_DELTA, max_examples=MAX_EXAMPLES, max_updates=1000,
         )  # fmt: skip
-        self.course.norms.append([])
-        updates = [u for u in (self._offered(node, number) for node in self._nodes) if u]
-        counted = [u for u in updates if self._is_counted(aggregator, u)]
+        counted = [u for u in self._offers(number) if self._is_counted(aggregator, u)]
         try:
             merged = aggregator.result(counted)
         except RefusedError:
             self.course.abandoned += 1
-        else:
-            self._state = merged.state
-            for position, change in zip(self._positions, merged.change, strict=True):
-                self._weights[position] = (self._weights[position] + change).astype(np.float32)
-        self.course.auroc.append(auroc_of(self._weights, self._seed))
+            return
+        self._state = merged.state
+        for position, change in zip(self._positions, merged.change, strict=True):
+            self.weights[position] = (self.weights[position] + change).astype(np.float32)
 
-    def _offered(self, node: Node, number: int):
-        """A node's update as the manager decodes it; None when its fit diverged."""
-        from dl_mqtt_clients.aggregation.cohort import fit_seed
+    def _offers(self, number: int) -> Iterator["Update"]:
+        """Updates as the manager decodes them, of all whose fit did not diverge."""
         from dl_mqtt_clients.aggregation.strategies import Update
+
+        fits = {node: fitted for node in self._nodes if (fitted := self._fit(node, number))}
+        changes = [change for change, _ in fits.values()]
+        self.course.norms.append([_norm(change) for node, (change, _) in fits.items() if not node.lie])
+        for node, (honest, result) in fits.items():
+            rng = np.random.default_rng(self._fit_seed(node, number))
+            change = [c.astype(np.float32) for c in node.lie(honest, changes, rng)] if node.lie else honest
+            arrays = self._travel(node.name, change, self._fit_seed(node, number))
+            yield Update(node=node.name, arrays=arrays, examples=node.claims or result.examples, steps=result.steps)
+
+    def _fit(self, node: Node, number: int) -> tuple[Change, "FitResult"] | None:
         from dl_mqtt_clients.errors import ModelError
         from dl_mqtt_clients.learning.fit import fit
         from dl_mqtt_clients.wire.messages import Training
 
-        seed = fit_seed(f"bench{self._seed}", round_number=number, attempt=1, node=node.name)
+        seed, training = self._fit_seed(node, number), Training()
         try:
-            result = fit(model(self._seed), self._weights, node.x, None, training=Training(), seed=seed)
+            result = fit(model(self._seed), self.weights, node.x, None, training=training, seed=seed)
         except ModelError:
             self.course.untrained += 1
             return None
-        change = [result.weights[p] - self._weights[p] for p in self._positions]
-        if node.lie is None:
-            self.course.norms[-1].append(float(np.sqrt(sum(float(np.sum(c**2)) for c in change))))
-        else:
-            change = [c.astype(np.float32) for c in node.lie(change, np.random.default_rng(seed))]
-        arrays = self._travel(node.name, change, seed)
-        return Update(node=node.name, arrays=arrays, examples=node.claims or result.examples, steps=result.steps)
+        return [result.weights[p] - self.weights[p] for p in self._positions], result
+
+    def _fit_seed(self, node: Node, number: int) -> int:
+        from dl_mqtt_clients.aggregation.cohort import fit_seed
+
+        return fit_seed(f"bench{self._seed}", round_number=number, attempt=1, node=node.name)
 
     def _travel(self, name: str, change: Change, seed: int) -> Change:
         if self._codec.scheme is None and self.course.bytes:
@@ -172,17 +186,21 @@ class _Federation:
         self.course.errors.append((float(np.abs(wrong).max()), _rms(wrong), _rms(right)))
         return received
 
-    def _is_counted(self, aggregator, update) -> bool:
+    def _is_counted(self, aggregator: "Aggregator", update: "Update") -> bool:
         from dl_mqtt_clients.errors import RefusedError
 
+        is_small = max(float(np.abs(a).max()) for a in update.arrays) <= MAX_DELTA
         try:
-            if max(float(np.abs(a).max()) for a in update.arrays) > MAX_DELTA:
-                raise RefusedError("a change above max_delta")
-            aggregator.add(update)
+            if is_small:
+                aggregator.add(update)
         except RefusedError:
-            self.course.refused += 1
-            return False
-        return True
+            is_small = False
+        self.course.refused += not is_small
+        return is_small
+
+
+def _norm(change: Change) -> float:
+    return float(np.sqrt(sum(float(np.sum(c**2)) for c in change)))
 
 
 def _rms(x: np.ndarray) -> float:

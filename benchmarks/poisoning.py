@@ -8,7 +8,7 @@ About three minutes on two cores. Writes artifacts/bench/poisoning.{md,svg}, whi
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,17 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.one_process import (
-    MAX_EXAMPLES,
-    Change,
-    Course,
-    Lie,
-    Node,
-    auroc_of,
-    base_weights,
-    data,
-    run as federate,
-)
+from benchmarks import one_process
+from benchmarks.one_process import MAX_EXAMPLES, Change, Course, Lie, Node, auroc_of, base_weights, data
 
 NODES, ROUNDS = 20, 12
 LIARS = (2, 4, 6, 8)  # of 20: 10, 20, 30, 40 %
@@ -50,12 +41,21 @@ HELD = {"Median", "TrimmedMean(0.2)", "TrimmedMean(0.4)", "Krum(f=8)", "MultiKru
 
 
 def scaled(factor: float) -> Lie:
-    return lambda change, _rng: [factor * c for c in change]
+    return lambda change, _all, _rng: [factor * c for c in change]
 
 
-def gaussian(change: Change, rng: np.random.Generator) -> Change:
-    """Independent of everything: deviation 1 a weight, about a hundred times an honest update's norm."""
+def gaussian(change: Change, _all: Sequence[Change], rng: np.random.Generator) -> Change:
+    """Deviation 1 a weight: about a hundred times an honest update's norm."""
     return [rng.normal(size=c.shape) for c in change]
+
+
+def within_the_spread(_change: Change, everybody: Sequence[Change], _rng: np.random.Generator) -> Change:
+    """Mean - 1.5 deviations of everybody's honest change, value by value: a lie that hides among the honest.
+
+    Baruch, Baruch, Goldberg, A Little Is Enough, NeurIPS 2019 (arXiv:1902.06156), Algorithm 3; liars who know all.
+    """
+    stacks = [np.stack(arrays) for arrays in zip(*everybody, strict=True)]
+    return [stack.mean(axis=0) - 1.5 * stack.std(axis=0) for stack in stacks]
 
 
 ATTACKS: dict[str, Lie | None] = {
@@ -65,6 +65,7 @@ ATTACKS: dict[str, Lie | None] = {
     "scaled × 100": scaled(100),
     "Gaussian": gaussian,
     "label-flipped": None,  # an honest fit, on attacks that are called normal
+    "within the spread": within_the_spread,
 }
 
 
@@ -99,7 +100,7 @@ def _attacks(k: int, count: int) -> np.ndarray:
 
 
 def measure(case: Case) -> Course:
-    return federate(case.nodes(), strategy=case.strategy, rounds=ROUNDS)
+    return one_process.run(case.nodes(), strategy=case.strategy, rounds=ROUNDS)
 
 
 # ---- the runs ------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def run() -> list[dict[str, object]]:
     cases = [*table, *greedy, *unlike]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _one_thread) as pool:
         found = dict(zip(cases, pool.map(measure, cases, chunksize=4), strict=True))
-    results = {case: course.auroc[-1] for case, course in found.items()}
+    results = {case: course.auroc for case, course in found.items()}
     clean, plain = found[Case("FedAvg")], results[Case("FedAvg")]
     page = [
         f"AUROC untrained {auroc_of(base_weights()):.4f}, FedAvg without liars {plain:.4f}.",
@@ -193,8 +194,10 @@ def _unlike_table(results: dict[Case, float]) -> str:
 
 def _counts(found: dict[Case, Course]) -> str:
     """What became of updates that the merge never saw."""
-    count: Callable[[str], int] = lambda name: sum(getattr(course, name) for course in found.values())  # noqa: E731
-    return f"Updates refused: {count('refused')}; fits that diverged: {count('untrained')}; rounds abandoned: {count('abandoned')}."
+    refused, untrained, abandoned = (
+        sum(getattr(course, name) for course in found.values()) for name in ("refused", "untrained", "abandoned")
+    )
+    return f"Updates refused: {refused}; fits that diverged: {untrained}; rounds abandoned: {abandoned}."
 
 
 def _plot(results: dict[Case, float], file: Path) -> None:
@@ -204,8 +207,8 @@ def _plot(results: dict[Case, float], file: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "poisoning", "font.size": 8, "svg.fonttype": "none"})
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, 3, figsize=(8, 5.4), sharex=True, sharey=True)
-    for axis, attack in zip(axes.flat, ATTACKS, strict=True):
+    figure, axes = plt.subplots(2, 4, figsize=(9, 4.6), sharex=True, sharey=True)
+    for axis, attack in zip(axes.flat, ATTACKS, strict=False):
         for number, strategy in enumerate(STRATEGIES):
             values = [results[Case(strategy, attack, n) if n else Case(strategy)] for n in (0, *LIARS)]
             style = {"marker": "osv^Dx+*."[number], "markersize": 4, "linewidth": 1.1}
@@ -217,7 +220,8 @@ def _plot(results: dict[Case, float], file: Path) -> None:
     figure.supxlabel("nodes that lie, %")
     figure.supylabel("AUROC on KDDTest+")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=3, loc="lower center", bbox_to_anchor=(0.5, -0.14), frameon=False)
+    axes.flat[-1].axis("off")
+    axes.flat[-1].legend(handles, labels, loc="center", frameon=False, fontsize=7)
     figure.tight_layout()
     figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)

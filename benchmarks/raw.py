@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.transport.packets import PUBACK, PUBLISH, Packets, parse_publish
+from dl_mqtt_clients.transport.sockets import no_delay, quick_ack
 
 
 def publish_packet(topic: str, payload: bytes | memoryview, *, packet_id: int = 0, retain: bool = False) -> bytes:
@@ -34,14 +35,14 @@ class RawClient:
     def __init__(self, url: str, client_id: str) -> None:
         address = urlsplit(url)
         self.sock = socket.create_connection((address.hostname or "", address.port or 1883))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        no_delay(self.sock)
         self._packets = Packets()
         self._packet_id = 0
         self._confirmed = 0
         self._early: list[Delivery] = []
         self.acknowledged = 0
         name = client_id.encode()
-        body = b"\0\4MQTT\5\2\0\0\0" + struct.pack("!H", len(name)) + name  # clean start, no keep-alive
+        body = b"\0\4MQTT\5\2" + struct.pack("!HBH", 3600, 0, len(name)) + name  # clean start, keep-alive an hour
         self.sock.sendall(b"\x10" + _length(len(body)) + body)
         self._until_confirmed()
 
@@ -97,6 +98,7 @@ class RawClient:
             if not data:
                 raise ConnectionError("the broker closed the connection")
             frames = self._packets.feed(data)
+        quick_ack(self.sock)  # as our nodes do: a broker without TCP_NODELAY waits for it
         acknowledgements = bytearray()
         for frame in frames:
             kind = frame.first & 0xF0
