@@ -27,7 +27,7 @@ def test_the_plan_lists_the_scaler_first_and_leaves_seed_generators_out():
     core.layers[0].trainable = False
     core.compile("adam", "mse")
     model = FederatedModel.from_core(core)
-    assert [v.role for v in model.variables] == ["scaler"] * 2 + ["statistic"] * 2 + ["trainable"] * 2 + [
+    assert [v.role for v in model.variables] == ["scaler"] * 2 + ["frozen"] * 2 + ["trainable"] * 2 + [
         "statistic"
     ] * 2 + ["trainable"] * 2
     assert [v.shape for v in model.variables][:4] == [(4,), (4,), (4, 3), (3,)]

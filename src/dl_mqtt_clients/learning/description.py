@@ -1,7 +1,8 @@
 """A core as JSON without code, and back: `describe` and `restore`.
 
 Canonical JSON (keys sorted, no spaces), so that equal models have equal bytes and one hash:
-`{"core": …, "features": […], "format": 1, "loss": …, "optimizer": …, "task": "anomaly"}`.
+`{"core": …, "features": […], "format": 1, "loss": …, "optimizer": …, "task": "anomaly"}`, and `"training"` where
+weights are frozen or adapted (see `frozen`).
 """
 
 import copy
@@ -17,6 +18,7 @@ from keras.src.backend.common import global_state
 
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning import allow_list
+from dl_mqtt_clients.learning.frozen import set_training, training_of
 from dl_mqtt_clients.learning.graph import largest_tensor
 from dl_mqtt_clients.learning.scaling import required_features
 from dl_mqtt_clients.wire.messages import Task
@@ -53,6 +55,8 @@ def describe(core: keras.Model, *, task: Task, features: Sequence[str], custom_m
     except Exception as error:
         raise ModelError(f"core: Keras cannot write its configuration: {str(error)[:500]}") from error
     fields = {"format": FORMAT, "task": task, "features": list(features), **_stripped(parts)}
+    if (training := training_of(core)) is not None:
+        fields["training"] = training
     for part in parts:
         allow_list.check(fields[part], place=part, custom_modules=custom_modules)
     _check_normalization(core)
@@ -70,9 +74,10 @@ def restore(architecture: bytes, *, max_parameters: int = 200_000_000, custom_mo
     allow_list.import_modules(custom_modules)
     for part in ("core", "optimizer", "loss"):
         allow_list.check(fields[part], place=part, custom_modules=custom_modules)
-    check_size(fields["core"], max_parameters)
+    check_size(fields["core"], max_parameters, training=fields.get("training"))
     try:
         core = keras.saving.deserialize_keras_object(copy.deepcopy(fields["core"]), safe_mode=True)
+        set_training(core, fields.get("training"))
         optimizer = keras.optimizers.get(fields["optimizer"])
         core.compile(optimizer=optimizer, loss=keras.losses.get(fields["loss"]))
     except Exception as error:  # noqa: BLE001  # Keras raises whatever a hostile configuration leads to
@@ -160,13 +165,14 @@ def _parse(architecture: bytes) -> dict[str, Any]:
     return {k: _stripped(v) for k, v in fields.items()}
 
 
-def check_size(config: dict[str, Any], max_parameters: int) -> None:
+def check_size(config: dict[str, Any], max_parameters: int, *, training: object = None) -> None:
     """Build once with variables that are only shapes, and count those."""
     before = global_state.get_global_attribute("uninitialized_variables")
     global_state.set_global_attribute("uninitialized_variables", [])
     try:
         with keras.StatelessScope(initialize_variables=False):
             shapes = _model(keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True))
+            set_training(shapes, training)
         # All that were created, reachable from the model or not: a layer left unconnected allocates as well.
         created = list(global_state.get_global_attribute("uninitialized_variables") or ())
     except Exception as error:  # noqa: BLE001  # see restore
@@ -188,6 +194,8 @@ def _model(rebuilt: Any) -> keras.Model:
 
 
 def _refuse(error: Exception) -> NoReturn:
+    if isinstance(error, ModelError):
+        raise error
     # Keras repeats the whole configuration at each level; the cause comes last.
     cause = str(error).rpartition("Exception encountered: ")[2]
     raise ModelError(f"core: Keras cannot rebuild it: {type(error).__name__}: {cause[:500]}") from error

@@ -24,14 +24,16 @@ def save_base(model: FederatedModel, folder: Path) -> None:
     (folder / "architecture.json").write_bytes(model.architecture)
 
 
-def load_base(folder: Path, *, max_parameters: int, custom_modules: Sequence[str] = ()) -> FederatedModel:
-    """Read it back from architecture and weights. ModelError when a file is missing, damaged or does not fit."""
+def load_base(
+    folder: Path, *, max_parameters: int, custom_modules: Sequence[str] = (), personal: Sequence[str] = ()
+) -> FederatedModel:
+    """Read it back from architecture and weights; see `rebuild`. ModelError: a file is missing, damaged, or unfit."""
     try:
         architecture = (folder / "architecture.json").read_bytes()
         data = (folder / "weights.safetensors").read_bytes()
     except OSError as error:
         raise ModelError(f"{folder}: expected architecture.json and weights.safetensors. {error}") from error
-    model = rebuild(architecture, max_parameters=max_parameters, custom_modules=custom_modules)
+    model = rebuild(architecture, max_parameters=max_parameters, custom_modules=custom_modules, personal=personal)
     try:
         model.set_weights(decode(data, model.variables))
     except TransferError as error:

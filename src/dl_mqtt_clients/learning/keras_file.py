@@ -12,6 +12,7 @@ import keras
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning import allow_list
 from dl_mqtt_clients.learning.description import MAX_BYTES, check_size
+from dl_mqtt_clients.learning.roles import roles_of
 from dl_mqtt_clients.wire.messages import Variable
 
 _BYTES_A_PARAMETER: Final = 32  # float64, with two more values of the optimizer's, and something over
@@ -49,12 +50,12 @@ def variables_of(model: keras.Model) -> tuple[Variable, ...]:
     """Role, shape, dtype and path of every weight, in the model's order."""
     return tuple(
         Variable(
-            role="trainable" if weight.trainable else "statistic",
+            role=role,
             shape=tuple(int(size) for size in weight.shape),
             dtype=keras.backend.standardize_dtype(weight.dtype),
             path=weight.path,
         )
-        for weight in model.weights
+        for weight, role in zip(model.weights, roles_of(model), strict=True)
     )
 
 

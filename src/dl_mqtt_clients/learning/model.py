@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import keras
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning.description import Restored, describe, restore
 from dl_mqtt_clients.learning.export import Exporter
+from dl_mqtt_clients.learning.roles import roles_of
 from dl_mqtt_clients.learning.scaling import ScalerValues, Scaling, required_features
 from dl_mqtt_clients.learning.scoring import Scorer, compose
 from dl_mqtt_clients.learning.steps import BatchSteps, make_steps
 from dl_mqtt_clients.wire.messages import Task, Variable, VariableRole
+from dl_mqtt_clients.wire.weights import mark_personal
 
 _REBUILT_TOLERANCE = 1e-4
 
@@ -28,7 +31,7 @@ class FederatedModel:
     `parameters`: values in all variables of the plan.
     """
 
-    def __init__(self, restored: Restored) -> None:
+    def __init__(self, restored: Restored, *, personal: Sequence[str] = ()) -> None:
         self.core: keras.Model = restored.core
         self.task: Task = restored.task
         self.features = restored.features
@@ -40,10 +43,9 @@ class FederatedModel:
             del outputs["output"]  # no one asks for reconstructions: don't copy them out
         self._scorer = Scorer(keras.Model(reading, outputs, name="federated"), features=self.n_features)
         self._held: list[Any] = [self._scaling.offset, self._scaling.scale, *self.core.weights]
-        self.variables: tuple[Variable, ...] = tuple(
-            _variable(v, "scaler" if i < 2 else "trainable" if v.trainable else "statistic")
-            for i, v in enumerate(self._held)
-        )
+        roles: list[VariableRole] = ["scaler", "scaler", *roles_of(self.core)]
+        planned = [_variable(v, role) for v, role in zip(self._held, roles, strict=True)]
+        self.variables: tuple[Variable, ...] = mark_personal(planned, personal)
         self.parameters = sum(int(np.prod(v.shape)) for v in self.variables)
         self._exporter = Exporter(self.core, task=self.task)
 
@@ -56,15 +58,25 @@ class FederatedModel:
         features: Sequence[str] = (),
         scaler: ScalerValues | None = None,
         custom_modules: Sequence[str] = (),
+        personal: Sequence[str] = (),
     ) -> Self:
         """A federation's model from a user's compiled core, whose weights are copied; the core itself is left alone.
 
+        Args:
+            core: compiled; frozen layers and weights stay frozen, LoRA adapters stay adapters.
+            task: what its outputs are trained to be.
+            features: names of the readings' values.
+            scaler: None: the identity.
+            custom_modules: modules whose registered classes may be used.
+            personal: patterns of paths whose variables stay on their node; see `mark_personal`.
+
         Raises:
             ModelError: another node could not rebuild it, or would compute something else with it.
+            ConfigurationError: a pattern that matches nothing.
 
         """
         architecture = describe(core, task=task, features=features, custom_modules=custom_modules)
-        model = cls(restore(architecture, max_parameters=2**53, custom_modules=custom_modules))
+        model = cls(restore(architecture, max_parameters=2**53, custom_modules=custom_modules), personal=personal)
         values = scaler or ScalerValues.identity(model.n_features)
         model.set_weights([values.offset, values.scale, *(_numpy(v) for v in core.weights)])
         _check_same(core, model.core)
@@ -83,6 +95,19 @@ class FederatedModel:
     def steps(self) -> BatchSteps:
         """Training steps, made at the first fit: an optimizer's variables are as large as the model again."""
         return make_steps(self.core)
+
+    def take_roles(self, variables: Sequence[Variable]) -> None:
+        """Take the roles that a manifest lists, which count for all. ModelError when its plan is another than ours."""
+        ours, theirs = ([(v.shape, v.dtype) for v in plan] for plan in (self.variables, variables))
+        if ours != theirs:
+            raise ModelError("manifest: its list of variables is not that of its architecture")
+        self.variables = tuple(
+            msgspec.structs.replace(own, role=given.role) for own, given in zip(self.variables, variables, strict=True)
+        )
+
+    def positions(self, *roles: VariableRole) -> list[int]:
+        """Where variables of these roles stand in the plan."""
+        return [i for i, v in enumerate(self.variables) if v.role in roles]
 
     def get_weights(self) -> list[NDArray[Any]]:
         """Copies, one for each entry of `variables`."""
@@ -150,6 +175,11 @@ def _check_same(core: keras.Model, rebuilt: keras.Model) -> None:
     """The copy must compute what the original does, or weights went to the wrong places."""
     shape = (2, *core.inputs[0].shape[1:])
     x = np.random.default_rng(0).random(shape, dtype=np.float32)
+    trained, trained_again = (
+        [id(v) in {id(t) for t in m.trainable_variables} for v in m.weights] for m in (core, rebuilt)
+    )
+    if trained != trained_again:
+        raise ModelError("core: rebuilt from its configuration it trains other weights; is one frozen by its own code?")
     expected, received = (m.predict_on_batch(x) for m in (core, rebuilt))
     if not np.allclose(expected, received, rtol=_REBUILT_TOLERANCE, atol=_REBUILT_TOLERANCE):
         raise ModelError(
