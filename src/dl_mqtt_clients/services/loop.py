@@ -84,7 +84,7 @@ class Loop:
         """Whether one was due."""
         ran = False
         now = time.monotonic()
-        for name, (due, call) in list(self._timers.items()):
+        for name, (due, call) in sorted(self._timers.items(), key=lambda timer: timer[1][0]):
             if due <= now and self._timers.get(name) == (due, call):
                 del self._timers[name]
                 self._guard(call)
