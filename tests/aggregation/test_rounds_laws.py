@@ -26,10 +26,13 @@ class RoundMachine(RuleBasedStateMachine):
         quorum=st.integers(0, 5),
         inline_bytes=st.sampled_from([0, 200, 10_000]),
         chunks=st.lists(st.integers(1, 12), min_size=6, max_size=6),
+        together=st.integers(1, 4),
     )
-    def begin(self, limit, wanted, quorum, inline_bytes, chunks):
+    def begin(self, limit, wanted, quorum, inline_bytes, chunks, together):
         self.plan = plan(target_updates=wanted, min_updates=quorum, inline_bytes=inline_bytes)
         self.limit = limit
+        self.together = together  # right updates that are stored with one fsync
+        self.verified: list[str] = []
         self.chunks = dict(zip((*NODES, LIAR), chunks, strict=True))
         self.now = 0.0
         self.disk: list[Accepted] = []
@@ -40,6 +43,7 @@ class RoundMachine(RuleBasedStateMachine):
 
     def open(self):
         """As the manager does at its start: the disk is the truth."""
+        self.verified.clear()
         self.engine = new_round(
             deadline=self.now + DEADLINE_S, limit=self.limit, stall_s=STALL_S, plan_=self.plan, accepted=self.disk
         )
@@ -66,12 +70,18 @@ class RoundMachine(RuleBasedStateMachine):
                 self.network.append(("to", decision.node, decision))
 
     def store(self, node, *, crash):
-        hash_ = self.engine._uploads[node].offer.sha256
-        self.disk.append(Accepted(node, hash_, 10, 0.5))
+        self.verified.append(node)
+        if len(self.verified) >= self.together or len(self.disk) + len(self.verified) >= self.engine.target:
+            self.commit(crash=crash)
+
+    def commit(self, *, crash=False):
+        hashes = [self.engine._uploads[node].offer.sha256 for node in self.verified]
+        self.disk += [Accepted(node, hash_, 10, 0.5) for node, hash_ in zip(self.verified, hashes, strict=True)]
         if crash:
             self.open()
-        else:
-            self.carry_out(self.engine.stored(node, now=self.now))
+            return
+        verified, self.verified = self.verified, []
+        self.carry_out(self.engine.stored(*verified, now=self.now))
 
     # ---- nodes and network ----
 
@@ -113,6 +123,8 @@ class RoundMachine(RuleBasedStateMachine):
         del self.network[at % len(self.network)]
 
     def deliver(self, message, *, crash_after_storing=False):
+        if message[1] in self.verified:
+            self.commit()
         match message:
             case ("offer", node, an_offer):
                 self.carry_out(self.engine.offer(node, an_offer, now=self.now))
@@ -127,6 +139,7 @@ class RoundMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 1.0, STALL_S, 30.0]))
     def time_passes(self, seconds):
         self.now += seconds
+        self.commit()
         self.carry_out(self.engine.tick(now=self.now))
         assert self.engine.closed or self.engine.next_tick(now=self.now) > 0
 
@@ -148,6 +161,11 @@ class RoundMachine(RuleBasedStateMachine):
         assert LIAR not in self.engine.accepted
 
     @invariant()
+    def chunks_in_flight_are_those_granted(self):
+        if hasattr(self, "engine"):
+            assert self.engine.in_flight == sum(len(u.granted) for u in self.engine._uploads.values())
+
+    @invariant()
     def a_round_ends_for_a_reason(self):
         if not hasattr(self, "engine"):
             return
@@ -163,6 +181,7 @@ class RoundMachine(RuleBasedStateMachine):
         if not hasattr(self, "engine"):
             return
         self.network.clear()
+        self.commit()
         had_ended, self.engine.deadline = self.end is not None, self.now + 1e6
         for _ in range(40):
             self.everybody_offers_and_nothing_is_lost()
@@ -176,6 +195,7 @@ class RoundMachine(RuleBasedStateMachine):
         while self.network:
             self.deliver(self.network.pop(0))
         self.now += STALL_S
+        self.commit()
         self.carry_out(self.engine.tick(now=self.now))
 
 

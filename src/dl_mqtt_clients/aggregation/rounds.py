@@ -13,6 +13,7 @@ Departure from FedBuff: a node counts once a buffer, so that no fast node fills 
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Literal
 
 from dl_mqtt_clients.aggregation.cohort import is_drawn
@@ -149,7 +150,9 @@ class Round:
         self.refused: dict[str, str] = {}
         self.closed = False
         self._uploads: dict[str, _Upload] = {}
-        self._waiting: dict[str, None] = {}
+        self._waiting: dict[str, None] = {}  # those that lack chunks and have none granted, longest first
+        self._granted: dict[str, None] = {}  # those with chunks granted: no more of them than chunks in flight
+        self._in_flight = 0
         self._now = float("-inf")  # when the last event came
         self._limit = chunks_in_flight
         self._stall_s = stall_s
@@ -172,16 +175,16 @@ class Round:
         upload = self._uploads.get(node)
         decisions: list[Decision] = []
         if upload is None or upload.offer.sha256 != offer.sha256:
-            decisions += [Forget(node)] if upload else []
+            if upload is not None:
+                self._revoke(node, upload)
+                decisions.append(Forget(node))
             chunks = range(chunk_count(offer.bytes, self.plan.chunk_bytes))
             upload = self._uploads[node] = _Upload(offer, dict.fromkeys(chunks))
             decisions.append(Expect(node, offer))
             if offer.inline and offer.bytes <= self.plan.inline_bytes:
-                upload.since = now
-                upload.granted = dict(upload.missing)  # they are on their way
-                self._waiting.pop(node, None)
+                self._give(node, upload, tuple(upload.missing))  # they are on their way
                 return decisions
-        upload.granted.clear()  # an offer repeated: what was granted may be lost
+        self._revoke(node, upload)  # an offer repeated: what was granted may be lost
         return decisions + self._grant_or_wait(node, upload)
 
     def chunk(self, node: str, sha256: str, index: int, *, now: float) -> list[Decision]:
@@ -191,9 +194,10 @@ class Round:
         if upload is None or upload.offer.sha256 != sha256 or index not in upload.missing:
             return []
         del upload.missing[index]
-        upload.granted.pop(index, None)
+        self._take(node, upload, index)
         upload.since = now
         if not upload.missing:
+            self._waiting.pop(node, None)
             return [*self._serve_waiting(), Verify(node)]  # last: it may end the round
         if len(upload.granted) <= self._share() // 2:  # grant in runs, not one reply a chunk
             granted = self._grant(node, upload)
@@ -202,31 +206,29 @@ class Round:
             return [*granted, *self._serve_waiting()]
         return []
 
-    def stored(self, node: str, *, now: float) -> list[Decision]:
-        """The update is verified and durable: now it counts."""
-        upload = self._uploads.pop(node, None)
-        if upload is None:
-            return []
-        self._waiting.pop(node, None)
-        offer = upload.offer
-        self.accepted[node] = self.would_be(node, offer)
-        self.refused.pop(node, None)
-        return [Receipt(node, offer.sha256), *self.tick(now=now)]
+    def stored(self, *nodes: str, now: float) -> list[Decision]:
+        """These updates are verified and durable: now they count, all of them before the round may end."""
+        receipts: list[Decision] = []
+        for node in nodes:
+            upload = self._drop(node)
+            if upload is not None:
+                self.accepted[node] = self.would_be(node, upload.offer)
+                self.refused.pop(node, None)
+                receipts.append(Receipt(node, upload.offer.sha256))
+        return [*receipts, *self.tick(now=now)] if receipts else []
 
     def rejected(self, node: str, reason: str) -> list[Decision]:
         """The update was complete, but wrong."""
-        upload = self._uploads.pop(node, None)
+        upload = self._drop(node)
         if upload is None:
             return []
-        self._waiting.pop(node, None)
         return [Forget(node), *self._refuse(node, upload.offer.sha256, reason), *self._serve_waiting()]
 
     def deferred(self, node: str) -> list[Decision]:
         """The update is right, but could not be stored (a full disk): its node offers it again later."""
-        upload = self._uploads.pop(node, None)
+        upload = self._drop(node)
         if upload is None:
             return []
-        self._waiting.pop(node, None)
         return [Forget(node), Wait(node, upload.offer.sha256), *self._serve_waiting()]
 
     def tick(self, *, now: float) -> list[Decision]:
@@ -243,12 +245,9 @@ class Round:
                 return self._end(Abandon())
             self.deadline = now + self.plan.renew_s
             return [Renew()]
-        decisions: list[Decision] = []
-        for upload in self._uploads.values():
-            if upload.granted and now >= upload.since + self._stall_s:
-                upload.granted.clear()  # its sender may be dead; what came is kept for when it offers again
-        decisions += self._serve_waiting()
-        return decisions
+        for node in [n for n in self._granted if now >= self._uploads[n].since + self._stall_s]:
+            self._revoke(node, self._uploads[node])  # it may be dead; what came is kept for when it offers again
+        return self._serve_waiting()
 
     # ---- questions ----
 
@@ -261,11 +260,11 @@ class Round:
     @property
     def in_flight(self) -> int:
         """Chunks granted and not yet received, over all nodes."""
-        return sum(len(u.granted) for u in self._uploads.values())
+        return self._in_flight
 
     def next_tick(self, *, now: float) -> float:
         """Seconds until `tick` has something to do."""
-        stalls = [u.since + self._stall_s for u in self._uploads.values() if u.granted]
+        stalls = [self._uploads[node].since + self._stall_s for node in self._granted]
         return max(min([self.deadline, *stalls]) - now, 0.0)
 
     def would_be(self, node: str, offer: Offer) -> Accepted:
@@ -320,29 +319,58 @@ class Round:
         return max(self._limit // max(len(self._uploads), 1), min(4, self._limit))
 
     def _grant(self, node: str, upload: _Upload) -> list[Decision]:
-        room = min(self._limit - self.in_flight, self._share() - len(upload.granted))
-        chunks = tuple(k for k in upload.missing if k not in upload.granted)[: max(room, 0)]
+        room = min(self._limit - self._in_flight, self._share() - len(upload.granted))
+        chunks = tuple(islice((k for k in upload.missing if k not in upload.granted), max(room, 0)))
         if not chunks:
             return []
-        upload.granted.update(dict.fromkeys(chunks))
-        self._waiting.pop(node, None)
-        upload.since = self._now  # its time to send begins now, however long it waited
+        self._give(node, upload, chunks)
         return [Grant(node, upload.offer.sha256, chunks)]
 
     def _grant_or_wait(self, node: str, upload: _Upload) -> list[Decision]:
         granted = self._grant(node, upload)
         if granted:
             return granted
-        self._waiting[node] = None
+        if upload.missing:
+            self._waiting[node] = None
         return [Wait(node, upload.offer.sha256)]
 
     def _serve_waiting(self) -> list[Decision]:
         decisions: list[Decision] = []
-        for node in list(self._waiting):
-            if self.in_flight >= self._limit:
-                break
+        while self._waiting and self._in_flight < self._limit:
+            node = next(iter(self._waiting))
             decisions += self._grant(node, self._uploads[node])
+            self._waiting.pop(node, None)
         return decisions
+
+    def _give(self, node: str, upload: _Upload, chunks: tuple[int, ...]) -> None:
+        """Chunks are granted; the time to send them begins now, however long the node waited."""
+        self._in_flight += len(chunks)
+        upload.granted.update(dict.fromkeys(chunks))
+        self._granted[node] = None
+        self._waiting.pop(node, None)
+        upload.since = self._now
+
+    def _take(self, node: str, upload: _Upload, chunk: int) -> None:
+        """A chunk came, granted or not."""
+        if chunk in upload.granted:
+            self._in_flight -= 1
+            del upload.granted[chunk]
+            if not upload.granted:
+                self._granted.pop(node, None)
+
+    def _revoke(self, node: str, upload: _Upload) -> None:
+        """What was granted and has not come is granted no more."""
+        self._in_flight -= len(upload.granted)
+        upload.granted.clear()
+        self._granted.pop(node, None)
+
+    def _drop(self, node: str) -> _Upload | None:
+        """The upload has ended, whatever became of it."""
+        upload = self._uploads.pop(node, None)
+        if upload is not None:
+            self._revoke(node, upload)
+            self._waiting.pop(node, None)
+        return upload
 
     def _end(self, how: Close | Abandon) -> list[Decision]:
         self.closed = True
@@ -350,4 +378,6 @@ class Round:
         forget = [Forget(n) for n in self._uploads]
         self._uploads.clear()
         self._waiting.clear()
+        self._granted.clear()
+        self._in_flight = 0
         return [*late, *forget, how]
