@@ -32,7 +32,7 @@ class Ledger:
 
 
 def settings(folder: Path, url: str, kind: str):
-    """`kind`: fixed (arrays, all nodes), live (streams, all or two at the deadline) or async (streams, a buffer of three)."""
+    """`kind`: fixed (arrays, all nodes), live (streams, two at the deadline) or async (a buffer of three)."""
     from dl_mqtt_clients import Settings
 
     changes = {
@@ -110,7 +110,7 @@ def trainer(folder: Path, url: str, kind: str, node: str):
             if offer is None or (kept / offer.sha256).exists():
                 return
             part = kept / f".{offer.sha256}"
-            part.write_bytes(self._outbox._data)
+            part.write_bytes(self._outbox._data)  # noqa: SLF001
             facts = {k: getattr(offer, k) for k in ("sha256", "round", "attempt", "base", "examples")}
             ledger.write("offered", node=self.node_id, **facts)
             part.rename(kept / offer.sha256)
