@@ -81,7 +81,7 @@ def test_the_fast_steps_equal_the_generic_ones(readings, batch_size):
     training = Training(epochs=2, batch_size=batch_size)
     fast = fit(model, base, x, None, training=training, seed=1)
     other = rebuild(model.architecture)
-    other.steps = BatchSteps(other.core)
+    other.make_steps = BatchSteps
     generic = fit(other, base, x, None, training=training, seed=1)
     assert distance(fast.weights, generic.weights) < 1e-5
     assert fast.loss == pytest.approx(generic.loss, rel=1e-5)
@@ -101,7 +101,7 @@ def test_quick_batches_go_many_to_a_call_and_slow_ones_alone(autoencoder, readin
         on_batch=lambda share: shares.append(share) or True,
     )
     assert shares == pytest.approx([0.32, 0.64, 0.96, 0.97, 0.98, 0.99, 1])
-    assert autoencoder.steps.together(100_000) == 1
+    assert autoencoder.steps().together(100_000) == 1
 
 
 def test_work_counts_each_place_where_a_weight_is_used():

@@ -38,6 +38,7 @@ class Restored:
     task: Task
     features: tuple[str, ...]
     architecture: bytes
+    optimizer: dict[str, Any]  # the configuration of the core's own, to make another
 
 
 def describe(core: keras.Model, *, task: Task, features: Sequence[str], custom_modules: Sequence[str] = ()) -> bytes:
@@ -78,13 +79,13 @@ def restore(architecture: bytes, *, max_parameters: int = 200_000_000, custom_mo
     try:
         core = keras.saving.deserialize_keras_object(copy.deepcopy(fields["core"]), safe_mode=True)
         set_training(core, fields.get("training"))
-        optimizer = keras.optimizers.get(fields["optimizer"])
+        optimizer = keras.optimizers.get(copy.deepcopy(fields["optimizer"]))
         core.compile(optimizer=optimizer, loss=keras.losses.get(fields["loss"]))
     except Exception as error:  # noqa: BLE001  # Keras raises whatever a hostile configuration leads to
         _refuse(error)
     task, features = fields["task"], tuple(fields["features"])
     _check_task(core, task, features)
-    return Restored(core, task, features, architecture)
+    return Restored(core, task, features, architecture, fields["optimizer"])
 
 
 def _check_live(core: keras.Model) -> None:

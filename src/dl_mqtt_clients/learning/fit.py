@@ -1,6 +1,6 @@
 """A local fit: a pure function of (base weights, window, training settings, seed)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,23 +8,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.learning.controls import (
+    Controls,
+    NewControls,
+    check_controls,
+    drift_of,
+    momentum_of,
+    new_controls,
+    sum_of_rates,
+)
+from dl_mqtt_clients.learning.correction import correction_of, plain_optimizer
+from dl_mqtt_clients.learning.course import Course, OnBatch
 from dl_mqtt_clients.learning.model import FederatedModel
-from dl_mqtt_clients.learning.plateau import Patience, Plateau
+from dl_mqtt_clients.learning.objectives import Objective, Scaffold, parse_objective
 from dl_mqtt_clients.learning.steps import BatchSteps
 from dl_mqtt_clients.learning.targets import targets
 from dl_mqtt_clients.wire.messages import Training
 
 Array = NDArray[Any]
-OnBatch = Callable[[float], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
     """What a fit came to.
 
-    `weights`: whole, in the plan's order · `loss`: mean training loss of the last epoch (of its part, when stopped)
-    · `examples`: readings of the window that were used · `epochs`: completed · `steps`: batches · `stopped`: by
-    `on_batch`, so not worth offering.
+    `weights`: whole, in the plan's order · `loss`: mean training loss of the last pass over the window (of its part,
+    when it ended there) · `examples`: readings of the window that were used · `epochs`: whole passes · `steps`:
+    batches, FedNova's τ · `stopped`: by `on_batch`, so not worth offering · `controls`: SCAFFOLD's, new.
     """
 
     weights: list[Array]
@@ -33,6 +43,7 @@ class FitResult:
     epochs: int
     steps: int
     stopped: bool
+    controls: NewControls | None = None
 
 
 def fit(
@@ -44,6 +55,9 @@ def fit(
     training: Training,
     seed: int,
     on_batch: OnBatch = lambda _progress: True,
+    objective: Objective | None = None,
+    controls: Controls | None = None,
+    max_steps: int | None = None,
 ) -> FitResult:
     """Train `model` from `base` on the newest readings; the same arguments give the same bits on one machine.
 
@@ -59,78 +73,61 @@ def fit(
         seed: of the order of readings and of Dropout and its like; ≥ 0.
         on_batch: called after every batch, or every few where they are quick, with the share done, 0…1; False
             stops.
+        objective: None: as `training.objective` says.
+        controls: (c, c_i) of SCAFFOLD, one array for each variable of role `trainable`, in the plan's order; None for
+            zeros, as before the first round.
+        max_steps: the node's own limit, ≥ 1, if it is lower than what was agreed.
 
     Raises:
-        ModelError: shapes do not fit, or the loss or a weight is no longer finite.
+        ModelError: shapes do not fit, optimizer and objective do not go together, or the loss or a weight is no longer
+            finite.
 
     """
+    if max_steps is not None and max_steps < 1:
+        raise ModelError(f"max_steps: expected at least 1. Received: {max_steps}")
+    objective = parse_objective(training.objective) if objective is None else objective
     model.set_weights(base)
     inputs, wanted = _window(model, x, y, training)
-    course = _Course(model.steps, inputs, wanted, training, on_batch)
+    steps, controls = _local(model, training, objective, controls)
+    course = Course(steps, inputs, wanted, training, on_batch, max_steps=max_steps)
     try:
-        course.run(seed)
-        weights = model.get_weights()
+        course.run(seed, drift=drift_of(controls) if controls else (), note_rates=controls is not None)
+        weights = model.keep_frozen(base)
         _check_finite(course.loss, weights)
     except BaseException:
         model.set_weights(base)
         raise
-    return FitResult(weights, course.loss, len(inputs), course.epochs, course.done, course.stopped)
+    new = None if controls is None else _new_controls(model, controls, base, weights, course)
+    examples = min(len(inputs), course.done * course.batch)
+    return FitResult(weights, course.loss, examples, course.epochs, course.done, course.stopped, new)
 
 
-class _Course:
-    """The epochs of one fit."""
+def _local(
+    model: FederatedModel, training: Training, objective: Objective, controls: Controls | None
+) -> tuple[BatchSteps, Controls | None]:
+    """Steps towards the objective, and its controls where it has any. ModelError when they do not go together."""
+    shared = model.positions("trainable")
+    steps = model.steps(optimizer=training.optimizer, correction=correction_of(objective, model.places(shared)))
+    if isinstance(objective, Scaffold):
+        momentum_of(plain_optimizer(model.core))
+        return steps, check_controls(controls, [model.variables[p].shape for p in shared])
+    if controls is not None:
+        raise ModelError(f"controls: expected none for objective {str(objective)!r}. Received: some")
+    return steps, None
 
-    def __init__(self, steps: BatchSteps, x: Array, y: Array, training: Training, on_batch: OnBatch) -> None:
-        self.steps, self.x, self.y, self.training, self.on_batch = steps, x, y, training, on_batch
-        self.batch = min(training.batch_size, len(x))
-        self.planned = training.epochs * (len(x) // self.batch)
-        self.loss: float | None = None
-        self.epochs = self.done = 0
-        self.stopped = False
 
-    def run(self, seed: int) -> None:
-        training = self.training
-        self.steps.start(learning_rate=training.learning_rate, seed=seed)
-        # The order comes from NumPy, so that it is one on every backend.
-        order = np.random.default_rng(seed)
-        patience = Patience()
-        plateau = Plateau(self.steps.learning_rate()) if training.reduce_on_plateau else None
-        while self.epochs < training.epochs and self._epoch(order.permutation(len(self.x))):
-            loss = self.loss if self.loss is not None else np.nan
-            if not np.isfinite(loss):
-                break
-            if training.early_stopping:
-                patience = patience.after(loss, training.early_stopping)
-                if patience.is_over(training.early_stopping):
-                    break
-            if plateau and training.reduce_on_plateau:
-                plateau = plateau.after(loss, training.reduce_on_plateau)
-                self.steps.set_learning_rate(plateau.learning_rate)
-        self.steps.finish()
-
-    def _epoch(self, order: NDArray[np.int64]) -> bool:
-        """Whether it was completed."""
-        batches = order.reshape(-1, self.batch)
-        start, together = 0, self.steps.together(self.batch)
-        while start < len(batches):
-            count = together if start + together <= len(batches) else 1
-            self._step(batches[start : start + count])
-            start += count
-            self.done += count
-            if not self.on_batch(self.done / self.planned):
-                self.stopped = True
-                break
-        self.loss = self.steps.mean_loss()
-        self.epochs += not self.stopped
-        return not self.stopped
-
-    def _step(self, rows: NDArray[np.int64]) -> None:
-        x = self.x[rows]
-        y = x if self.y is self.x else self.y[rows]
-        try:
-            self.steps.step(x, y)
-        except Exception as error:
-            raise ModelError(f"core: cannot be trained: {type(error).__name__}: {str(error)[:500]}") from error
+def _new_controls(
+    model: FederatedModel, controls: Controls, base: Sequence[Array], weights: Sequence[Array], course: Course
+) -> NewControls:
+    momentum, nesterov = momentum_of(plain_optimizer(model.core))
+    rates = np.concatenate([np.full(steps, rate) for steps, rate in course.rates])
+    shared = model.positions("trainable")
+    return new_controls(
+        controls,
+        [base[p] for p in shared],
+        [weights[p] for p in shared],
+        learning_rates=sum_of_rates(rates, momentum, nesterov=nesterov),
+    )
 
 
 def _window(model: FederatedModel, x: ArrayLike, y: ArrayLike | None, training: Training) -> tuple[Array, Array]:

@@ -34,8 +34,8 @@ class JaxSteps(BatchSteps):
         self._state: State = []
         self._pending: list[Any] = []  # losses of this epoch, possibly not computed yet
 
-    def start(self, *, learning_rate: float | None, seed: int) -> None:
-        super().start(learning_rate=learning_rate, seed=seed)
+    def start(self, *, learning_rate: float | None, seed: int, drift: Sequence[Array] = ()) -> None:
+        super().start(learning_rate=learning_rate, seed=seed, drift=drift)
         trainable, fixed, optimizer = self._groups()
         # Copies, because a step gives its input buffers to its output. The optimizer's large ones go as they are:
         # they are as big as the model again, and `start` sets them anew.

@@ -1,7 +1,6 @@
 """The model of a federation: scaler -> core -> score, with its weights as one list in the plan's order."""
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.learning.correction import Correction, corrected
 from dl_mqtt_clients.learning.description import Restored, describe, restore
 from dl_mqtt_clients.learning.export import Exporter
+from dl_mqtt_clients.learning.optimizers import make_optimizer
 from dl_mqtt_clients.learning.roles import roles_of
 from dl_mqtt_clients.learning.scaling import ScalerValues, Scaling, required_features
 from dl_mqtt_clients.learning.scoring import Scorer, compose
@@ -48,6 +49,10 @@ class FederatedModel:
         self.variables: tuple[Variable, ...] = mark_personal(planned, personal)
         self.parameters = sum(int(np.prod(v.shape)) for v in self.variables)
         self._exporter = Exporter(self.core, task=self.task)
+        self._optimizer = restored.optimizer
+        self._trains: tuple[str, Correction | None] = ("", None)  # what the core is compiled for
+        self._steps: BatchSteps | None = None
+        self.make_steps: Callable[[keras.Model], BatchSteps] = make_steps
 
     @classmethod
     def from_core(
@@ -91,10 +96,19 @@ class FederatedModel:
     def scaler(self) -> ScalerValues:
         return ScalerValues(*(_numpy(v) for v in self._held[:2]))
 
-    @cached_property
-    def steps(self) -> BatchSteps:
-        """Training steps, made at the first fit: an optimizer's variables are as large as the model again."""
-        return make_steps(self.core)
+    def steps(self, *, optimizer: str = "", correction: Correction | None = None) -> BatchSteps:
+        """Training steps with this optimizer (see `make_optimizer`); compiled anew only when these change.
+
+        Made at the first fit: an optimizer's variables are as large as the model again.
+        """
+        if self._trains != (optimizer, correction):
+            made = corrected(make_optimizer(optimizer, self._optimizer), correction)
+            self._steps = None
+            self.core.compile(optimizer=made, loss=self.core.loss)
+            self._trains = (optimizer, correction)
+        if self._steps is None:
+            self._steps = self.make_steps(self.core)
+        return self._steps
 
     def take_roles(self, variables: Sequence[Variable]) -> None:
         """Take the roles that a manifest lists, which count for all. ModelError when its plan is another than ours."""
@@ -109,9 +123,26 @@ class FederatedModel:
         """Where variables of these roles stand in the plan."""
         return [i for i, v in enumerate(self.variables) if v.role in roles]
 
+    def places(self, positions: Sequence[int]) -> list[int]:
+        """Where variables of the plan stand among `core.trainable_variables`."""
+        found = {id(v): place for place, v in enumerate(self.core.trainable_variables)}
+        return [found[id(self._held[p])] for p in positions if id(self._held[p]) in found]
+
     def get_weights(self) -> list[NDArray[Any]]:
         """Copies, one for each entry of `variables`."""
         return [_numpy(v) for v in self._held]
+
+    def keep_frozen(self, base: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """The weights, after those that are frozen or the scaler's were set back to `base` where anything moved them.
+
+        A layer of one's own may count its calls, or move weights that a pattern or the plan says are frozen.
+        """
+        weights = self.get_weights()
+        for p in self.positions("frozen", "scaler"):
+            if not np.array_equal(weights[p], base[p]):
+                weights[p] = np.array(base[p])
+                self._held[p].assign(np.array(base[p]))
+        return weights
 
     def set_weights(self, weights: Sequence[NDArray[Any]]) -> None:
         """Take these values. ModelError when count, shapes or dtypes differ from the plan; nothing changed then."""

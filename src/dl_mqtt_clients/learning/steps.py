@@ -3,6 +3,7 @@
 Both run the core's own `train_step`, as `fit` does; what is left out are Keras's iterators, logs and callbacks.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.learning.correction import begin
 from dl_mqtt_clients.learning.fresh import FreshOptimizer
 
 Array = NDArray[Any]
@@ -23,9 +25,13 @@ class BatchSteps:
         self._fresh = FreshOptimizer(core)
         self._losses: list[float] = []
 
-    def start(self, *, learning_rate: float | None, seed: int) -> None:
-        """From the core's present weights, with a fresh optimizer and seeded generators."""
+    def start(self, *, learning_rate: float | None, seed: int, drift: Sequence[Array] = ()) -> None:
+        """From the core's present weights, with a fresh optimizer and seeded generators.
+
+        `drift`: what a corrected optimizer adds to each gradient, where it does.
+        """
         self._fresh.reset(learning_rate=learning_rate)
+        begin(self.core, drift)
         _seed(self.core, seed)
         self._losses.clear()
 
