@@ -17,7 +17,6 @@ NAMES: Final = (
     "SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "RMSprop", "Lion", "Ftrl", "Lamb", "Adafactor",
 )  # fmt: skip
 _NOT_NUMBERS: Final = frozenset({"self", "name", "kwargs"})
-_REAL: Final = frozenset({"learning_rate"})  # Keras insists on 1.0 for 1
 
 
 def make_optimizer(text: str, own: Mapping[str, Any]) -> keras.optimizers.Optimizer:
@@ -33,11 +32,13 @@ def make_optimizer(text: str, own: Mapping[str, Any]) -> keras.optimizers.Optimi
     if name not in NAMES:
         raise ModelError(f"optimizer: expected one of {', '.join(NAMES)}. Received: {name!r}")
     kind = getattr(keras.optimizers, name)
-    known = [key for key in inspect.signature(kind).parameters if key not in _NOT_NUMBERS]
-    for key in values:
+    known = {k: p.default for k, p in inspect.signature(kind).parameters.items() if k not in _NOT_NUMBERS}
+    for key, value in values.items():
         if key not in known:
             raise ModelError(f"optimizer: expected {name}({', '.join(known)}). Received: {key}=…")
+        if isinstance(known[key], float) and not isinstance(value, bool):
+            values[key] = float(value)  # Keras insists on 1.0 for 1
     try:
-        return kind(**{key: float(v) if key in _REAL else v for key, v in values.items()})
+        return kind(**values)
     except (ValueError, TypeError) as error:
         raise ModelError(f"optimizer: Keras refuses {text[:200]!r}: {str(error)[:300]}") from error
