@@ -4,6 +4,7 @@
 the manager has checked it, made it durable (two fsyncs) and said so.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,8 +53,6 @@ def _disk() -> list[float]:
     """What the disk alone takes of a receipt."""
     times = []
     with TemporaryDirectory() as folder, (Path(folder) / "file").open("wb", buffering=0) as file:
-        import os
-
         for _ in range(100):
             began = time.perf_counter()
             for _ in range(2):
