@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import custom_layers
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.learning.architecture import rebuild
 from dl_mqtt_clients.learning.builders import build_core
@@ -26,11 +27,11 @@ def distance(one, other):
     return max(np.abs(a - b).max() for a, b in zip(one, other, strict=True))
 
 
-def make(optimizer="adam", *middle, features=6, outputs=None, loss="mse", task="anomaly"):
+def make(optimizer="adam", *middle, features=6, outputs=None, loss="mse", task="anomaly", custom_modules=()):
     stack = [keras.Input((features,)), layers.Dense(8, activation="tanh"), *middle, layers.Dense(outputs or features)]
     core = keras.Sequential(stack)
     core.compile(optimizer, loss)
-    return FederatedModel.from_core(core, task=task)
+    return FederatedModel.from_core(core, task=task, custom_modules=custom_modules)
 
 
 def test_the_same_arguments_give_the_same_bits_whatever_ran_in_between(autoencoder, readings):
@@ -356,3 +357,17 @@ class FakeModel:
 
     def get_weights(self):
         return []
+
+
+def test_what_is_frozen_comes_back_bit_by_bit_whatever_a_layer_does(readings):
+    """A layer of one's own counts its calls; an update never has that count."""
+    model = make("adam", custom_layers.Counting(name="own"), custom_modules=["custom_layers"])
+    base = model.get_weights()
+    result = fit(model, base, readings / 100, None, training=TRAINING, seed=1)
+    frozen = model.positions("frozen")
+    assert [model.variables[p].path.rpartition("/")[2] for p in frozen] == ["table", "calls"]
+    assert all(np.array_equal(result.weights[p], base[p]) for p in frozen)
+    assert all(np.array_equal(model.get_weights()[p], base[p]) for p in frozen)
+    moving = model.positions("statistic")
+    assert len(moving) == 1
+    assert not np.array_equal(result.weights[moving[0]], base[moving[0]])

@@ -13,10 +13,11 @@ import keras
 import numpy as np
 
 from dl_mqtt_clients.learning.graph import multiplications
+from dl_mqtt_clients.learning.roles import roles_of
 from dl_mqtt_clients.learning.steps import Array, BatchSteps
 
 State = list[list[Any]]
-_Run = Callable[[State, Array, Array], tuple[Any, State]]
+_Run = Callable[[State, list[Any], Array, Array], tuple[Any, State]]
 
 _TOGETHER: Final = 32
 # Of one step. 32 times six (forward and backward) of these take some 50 ms on a slow core.
@@ -29,9 +30,12 @@ class JaxSteps(BatchSteps):
 
     def __init__(self, core: keras.Model) -> None:
         super().__init__(core)
-        self._one, self._many = _compiled(core)
+        frozen = _frozen(core)
+        self._moving = [id(v) not in frozen for v in core.non_trainable_variables]
+        self._one, self._many = _compiled(core, self._moving)
         self._multiplications = multiplications(core)
         self._state: State = []
+        self._still: list[Any] = []  # frozen weights, which may be most of the model: never copied
         self._pending: list[Any] = []  # losses of this epoch, possibly not computed yet
 
     def start(self, *, learning_rate: float | None, seed: int, drift: Sequence[Array] = ()) -> None:
@@ -44,6 +48,9 @@ class JaxSteps(BatchSteps):
             [jnp.array(v.value, copy=True) for v in fixed],
             [v.value if v.value.size > _SMALL else jnp.array(v.value, copy=True) for v in optimizer],
         ]
+        self._still = [
+            v.value for v, moves in zip(self.core.non_trainable_variables, self._moving, strict=True) if not moves
+        ]
         self._pending.clear()
 
     def together(self, batch: int) -> int:
@@ -52,7 +59,7 @@ class JaxSteps(BatchSteps):
 
     def step(self, x: Array, y: Array) -> None:
         run, x, y = (self._many, x, y) if len(x) > 1 else (self._one, x[0], y[0])
-        loss, self._state = run(self._state, x, y)
+        loss, self._state = run(self._state, self._still, x, y)
         self._pending.append(loss)
         if len(self._pending) > 2:
             # At most two calls ahead, so that whoever looks in between sees where training is.
@@ -73,26 +80,38 @@ class JaxSteps(BatchSteps):
         for group, values in zip(self._groups(), self._state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
-        self._state = []
+        self._state, self._still = [], []
         super().finish()
 
     def _groups(self) -> Sequence[Sequence[Any]]:
         core = self.core
-        return core.trainable_variables, core.non_trainable_variables, core.optimizer.variables
+        moving = [v for v, moves in zip(core.non_trainable_variables, self._moving, strict=True) if moves]
+        return core.trainable_variables, moving, core.optimizer.variables
 
 
-def _compiled(core: keras.Model) -> tuple[_Run, _Run]:
-    """A step on one batch [batch, …], and one on many in turn [k, batch, …]; they give losses and state."""
+def _frozen(core: keras.Model) -> set[int]:
+    """The ids of the floating-point weights that no step changes."""
+    roles = zip(core.weights, roles_of(core), strict=True)
+    return {id(v) for v, role in roles if role == "frozen" and "float" in keras.backend.standardize_dtype(v.dtype)}
 
-    def one(state: State, x: Any, y: Any) -> tuple[Any, State]:
+
+def _compiled(core: keras.Model, moving: Sequence[bool]) -> tuple[_Run, _Run]:
+    """A step on one batch [batch, …], and one on many in turn [k, batch, …]; they give losses and state.
+
+    `moving`: which of the variables without gradient are state, and which are only read.
+    """
+
+    def one(state: State, still: list[Any], x: Any, y: Any) -> tuple[Any, State]:
         # Metrics begin at zero at each step, so that the loss logged is this batch's.
         zeros = [jnp.zeros(v.shape, v.dtype) for v in core.metrics_variables]
-        logs, new = core.train_step((*state, zeros), (x, y))
-        return logs["loss"], [list(group) for group in new[:3]]
+        moved, held = iter(state[1]), iter(still)
+        fixed = [next(moved) if moves else next(held) for moves in moving]
+        logs, new = core.train_step((state[0], fixed, state[2], zeros), (x, y))
+        return logs["loss"], [list(new[0]), [v for v, moves in zip(new[1], moving, strict=True) if moves], list(new[2])]
 
-    def many(state: State, x: Any, y: Any) -> tuple[Any, State]:
+    def many(state: State, still: list[Any], x: Any, y: Any) -> tuple[Any, State]:
         def turn(state: State, batch: tuple[Any, Any]) -> tuple[State, Any]:
-            loss, state = one(state, *batch)
+            loss, state = one(state, still, *batch)
             return state, loss
 
         state, losses = jax.lax.scan(turn, state, (x, y))
