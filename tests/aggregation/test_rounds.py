@@ -140,6 +140,33 @@ def test_a_whole_update_is_verified_once():
     assert engine.rejected("a", "late") == []
 
 
+def test_updates_stored_together_all_count_before_the_round_ends():
+    engine = new_round(plan_=plan(target_updates=5, min_updates=1), deadline=10.0)
+    for node in ("a", "b", "c"):
+        assert upload(engine, node)[-1] == Verify(node)
+    decisions = engine.stored("a", "b", "c", now=11.0)
+    assert decisions == [*(Receipt(node, sha(node)) for node in "abc"), Close()]
+    assert list(engine.accepted) == ["a", "b", "c"]
+
+
+def test_an_update_that_proves_wrong_half_way_gives_its_place_to_others():
+    engine = new_round(limit=3)
+    engine.offer("a", offer("a"), now=0)
+    assert engine.offer("b", offer("b"), now=0)[-1] == Wait("b", sha("b"))
+    engine.chunk("a", sha("a"), 0, now=0)
+    decisions = engine.rejected("a", "wrong")
+    assert decisions[-1] == Grant("b", sha("b"), (0, 1, 2))
+    assert engine.in_flight == 3
+
+
+def test_who_offers_a_whole_update_again_is_not_in_the_way_of_others():
+    engine = new_round(limit=3)
+    assert upload(engine, "a") == [Verify("a")]
+    assert engine.offer("a", offer("a"), now=0) == [Wait("a", sha("a"))]
+    assert engine.offer("b", offer("b"), now=0)[-1] == Grant("b", sha("b"), (0, 1, 2))
+    assert engine.stored("a", now=0) == [Receipt("a", sha("a"))]
+
+
 # ---- refusals ----
 
 

@@ -136,7 +136,7 @@ class RoundMachine(RuleBasedStateMachine):
             case ("to", node, Receipt()):
                 self.receipts.add(node)
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, STALL_S, 30.0]))
+    @rule(seconds=st.sampled_from([0.1, 1.0, STALL_S, 30.0, DEADLINE_S]))
     def time_passes(self, seconds):
         self.now += seconds
         self.commit()
