@@ -330,8 +330,7 @@ class Round:
         granted = self._grant(node, upload)
         if granted:
             return granted
-        if upload.missing:
-            self._waiting[node] = None
+        self._waiting[node] = None
         return [Wait(node, upload.offer.sha256)]
 
     def _serve_waiting(self) -> list[Decision]:
