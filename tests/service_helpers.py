@@ -121,6 +121,7 @@ class Watch:
 
     def __init__(self, client: Client, federation: str = "default") -> None:
         self.client = client
+        self.deadline_s = DEADLINE_S
         self.topics = Topics(federation)
         client.transport.subscribe(f"{self.topics.root}/#")
 
@@ -155,7 +156,7 @@ class Watch:
             return bool(hit)
 
         try:
-            self.client.wait(look, what or f"message at {topic}", DEADLINE_S)
+            self.client.wait(look, what or f"message at {topic}", self.deadline_s)
         except BaseException:
             last = self.seen(topic, kind)[-1:]
             print(f"last at {topic}: {last}")

@@ -271,7 +271,7 @@ def test_a_trainer_killed_in_mid_upload_sends_only_what_is_missing(
         sent_before = set(chunks)
         offer = seen.offer("c")
         again = script("trainer", settings, "c")
-        seen.status("c", lambda s: s.accepted == 1)
+        seen.status("c", lambda s: s.accepted >= 1)
         whole = -(-offer.bytes // 64)
         assert len(sent_before) < whole
         grants = [r.chunks for r in replies(seen, "c") if r.kind == "grant" and r.round == 1]

@@ -62,6 +62,7 @@ def test_every_service_says_goodbye_on_every_signal_and_a_killed_ones_will_says_
     settings = new_settings(shared_mosquitto_url, rounds__target_updates=1)
     save_base(FederatedModel.from_core(core(), scaler=SCALER), tmp_path / "artifacts" / "model")
     seen = watch(shared_mosquitto_url)
+    seen.deadline_s = 80.0  # seven processes import their backend on a few cores
     signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
     predictors = {f"p{n.value}": (n, fedlearn(settings, "predict", "--node", f"p{n.value}")) for n in signals}
     manager = fedlearn(settings, "manager")
