@@ -150,6 +150,36 @@ def test_over_selection_asks_more_nodes_than_it_needs(memory_url, new_settings):
     assert all(r.seconds < settings.rounds.deadline_s for r in reports)  # a small cohort is not waited for
 
 
+def test_local_work_is_what_was_announced(memory_url, new_settings):
+    settings = new_settings(
+        memory_url,
+        rounds__target_updates=2,
+        rounds__min_updates=2,
+        training__steps=10,
+        training__optimizer="SGD(learning_rate=0.05, momentum=0.9)",
+        training__objective="FedProx(mu=0.1)",
+    )
+    slow = settings.replace(**{"node.max_steps": 3})
+    reports = []
+    with (
+        Trainer("slow", settings=slow, readings=readings(1)),
+        Trainer("other", settings=settings, readings=readings(2)),
+    ):
+        start_manager(settings, rounds=3, on_round=reports.append).run()
+    examples = {p.node: p.examples for p in reports[0].participants}
+    assert examples == {"slow": 3 * 32, "other": 10 * 32}
+    assert reports[-1].metrics.loss < reports[0].metrics.loss
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("objective", "SCAFFOLD"), ("objective", "FedProx"), ("optimizer", "SDG"), ("optimizer", "SGD(nesterov=exec)")],
+)
+def test_local_work_that_nobody_could_do_is_a_mistake(memory_url, new_settings, field, value):
+    with pytest.raises(ConfigurationError, match=rf"training\.{field}"):
+        start_manager(new_settings(memory_url, **{f"training__{field}": value}))
+
+
 def test_a_wrong_strategy_and_a_wrong_codec_are_reported_together(memory_url, new_settings):
     settings = new_settings(memory_url, rounds__strategy="FedAdm", transfer__codec="int7")
     with pytest.raises(ConfigurationError) as caught:

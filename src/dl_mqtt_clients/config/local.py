@@ -30,6 +30,9 @@ class NodeSettings(Section):
         description="Training settings that this node takes from its own configuration, not from the announcement: "
         "some of batch_size, epochs, learning_rate, window, min_readings, min_new_readings.",
     )
+    max_steps: Count = Field(
+        default=0, description="Training steps this node makes in a round at most, for slow ones; 0: what was agreed."
+    )
     state_dir: Text = Field(default="state", description="Folder of what must survive a restart.")
 
 

@@ -157,6 +157,7 @@ class TrainingSettings(Section):
     """The local work of a round. The manager announces it; every trainer does the same."""
 
     epochs: Positive = Field(default=1, description="Passes over the window in a round.")
+    steps: Count = Field(default=0, description="Training steps in a round, going round the window; 0: whole epochs.")
     batch_size: Positive = Field(default=32, description="Readings in a training step.")
     learning_rate: AboveZero | None = Field(default=None, description="Step size; null: the model's own.")
     learning_rate_decay: float = Field(
@@ -166,6 +167,13 @@ class TrainingSettings(Section):
         description="Factor on learning_rate from one round to the next; 1: none.",
     )
     learning_rate_minimum: NotNegative = Field(default=0.0, description="The decay goes no lower than this step size.")
+    optimizer: Text = Field(
+        default="", description="Optimizer of the local fits, such as SGD(momentum=0.9); empty: the model's own."
+    )
+    objective: Text = Field(
+        default="",
+        description="What a local fit minimises beside the loss: FedProx(mu=0.01) stays near the base; empty: nothing.",
+    )
     window: Positive = Field(default=10_000, description="Newest readings that a fit uses at most.")
     min_readings: Positive = Field(default=256, description="Readings a node must hold to take part.")
     min_new_readings: Count = Field(

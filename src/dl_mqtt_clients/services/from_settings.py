@@ -8,8 +8,9 @@ from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.config.broker import BrokerSettings
 from dl_mqtt_clients.config.shared import TrainingSettings
-from dl_mqtt_clients.errors import ConfigurationError
+from dl_mqtt_clients.errors import ConfigurationError, ModelError
 from dl_mqtt_clients.learning.backend import use_backend
+from dl_mqtt_clients.learning.objectives import Scaffold, parse_objective
 from dl_mqtt_clients.transport.base import Address
 from dl_mqtt_clients.wire.codecs import CODECS, is_known
 from dl_mqtt_clients.wire.messages import EarlyStopping, ReduceOnPlateau, Training
@@ -37,7 +38,10 @@ def training(settings: TrainingSettings, *, round_number: int = 1) -> Training:
     stop, plateau = settings.early_stopping, settings.reduce_on_plateau
     return Training(
         epochs=settings.epochs,
+        steps=settings.steps,
         batch_size=settings.batch_size,
+        optimizer=settings.optimizer,
+        objective=settings.objective,
         learning_rate=rate,
         window=settings.window,
         min_readings=settings.min_readings,
@@ -68,11 +72,22 @@ def check_rules(settings: Settings) -> None:
         read_strategy(settings.rounds.strategy, folders=[Path.cwd()])
     except ConfigurationError as error:
         mistakes += error.mistakes
+    if not _is_local(settings.training.objective):
+        received = settings.training.objective
+        mistakes.append(f"training.objective: expected FedProx(mu=…) or nothing. Received: {received!r}")
     if not is_known(settings.transfer.codec):
         expected, received = ", ".join(CODECS), settings.transfer.codec
         mistakes.append(f"transfer.codec: expected one of {expected}. Received: {received!r}")
     if mistakes:
         raise ConfigurationError(mistakes)
+
+
+def _is_local(objective: str) -> bool:
+    """Whether a node can follow it alone; SCAFFOLD's controls do not travel yet."""
+    try:
+        return not isinstance(parse_objective(objective), Scaffold)
+    except ModelError:
+        return False
 
 
 def use_backend_of(settings: Settings) -> str:

@@ -20,7 +20,7 @@ from dl_mqtt_clients.services.loop import Service
 from dl_mqtt_clients.services.status import StatusBoard, new_instance
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery, Will
-from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Variable, decode, encode
+from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, decode, encode
 from dl_mqtt_clients.wire.topics import Role, Stage, Topics
 from dl_mqtt_clients.wire.weights import decode as decode_weights
 
@@ -210,8 +210,7 @@ class Node(Service):
         if model is None or model.architecture != description:
             limits = self.settings.model
             model = rebuild(description, max_parameters=limits.max_parameters, custom_modules=limits.custom_modules)
-        if [_kind(v) for v in model.variables] != [_kind(v) for v in manifest.variables]:
-            raise ModelError("manifest: its list of variables is not that of its architecture")
+        model.take_roles(manifest.variables)
         if (model.task, model.features) != (manifest.task, manifest.features):
             raise ModelError("manifest: its task and features are not those of its architecture")
         return model
@@ -227,7 +226,3 @@ class Node(Service):
 
 def _newness(manifest: Manifest) -> tuple[int, int]:
     return manifest.generation, manifest.serial
-
-
-def _kind(variable: Variable) -> tuple[str, tuple[int, ...], str]:
-    return variable.role, tuple(variable.shape), variable.dtype

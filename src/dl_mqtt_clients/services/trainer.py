@@ -288,7 +288,16 @@ class Trainer(Node):
             return not self.loop.stopping and self._still_counts(announced)
 
         try:
-            result = fit(model, base, x, y, training=announced.training, seed=seed, on_batch=go_on)
+            result = fit(
+                model,
+                base,
+                x,
+                y,
+                training=announced.training,
+                seed=seed,
+                on_batch=go_on,
+                max_steps=self.settings.node.max_steps or None,
+            )
             if result.stopped or not self._still_counts(announced):
                 return
             self._loss = result.loss

@@ -48,6 +48,7 @@ class Versions:
         self._exported: Manifest | None = None
         use_backend_of(settings)
         given = self._given(model, features, scaler)
+        self._check_optimizer()
         current = store.stages.current
         if current is None or fresh:
             self._begin(given)
@@ -128,7 +129,10 @@ class Versions:
         weights = list(self._weights)
         for position, change in zip(self.update_positions, merged.change, strict=True):
             base = weights[position]
-            weights[position] = (base.astype(np.float64) + change).astype(base.dtype)
+            weights[position] = np.empty_like(base)  # added in float64, but not with copies of all of it in float64
+            np.add(base, change, out=weights[position], dtype=np.float64, casting="unsafe")
+        strategy_state = self._store.put_blob(save(merged.state)) if merged.state else None
+        del merged  # two models in float64, before the next copy is made
         self._reachable = {m.version: m for m in self.published()}
         before = self.current
         self._write(
@@ -139,7 +143,7 @@ class Versions:
             ),
             recent=dict(list((self._store.stages.recent | updates).items())[-_RECENT:]),
             strategy=strategy,
-            strategy_state=self._store.put_blob(save(merged.state)) if merged.state else None,
+            strategy_state=strategy_state,
         )  # fmt: skip
         self._weights = weights  # only now: should writing fail, the same round is merged again
         try:
@@ -175,6 +179,17 @@ class Versions:
         self._exported = manifest
 
     # ---- where it comes from ----
+
+    def _check_optimizer(self) -> None:
+        """ConfigurationError when no node could make the optimizer that the settings name."""
+        from dl_mqtt_clients.learning.optimizers import make_optimizer  # noqa: PLC0415 - imports Keras
+
+        text = self._settings.training.optimizer
+        try:
+            if text:
+                make_optimizer(text, {})
+        except ModelError as error:
+            raise ConfigurationError([f"training.{error}"]) from error
 
     def _given(
         self, model: object | None, features: Sequence[str], scaler: "ScalerValues | None"
