@@ -116,10 +116,11 @@ class Collector:
         self._round.deadline = self._opened_at + self._settings.rounds.deadline_s
 
     def close(self) -> None:
-        """Release the files. A second call does nothing."""
+        """Release the files and the sum. A second call does nothing."""
         if not self._closed:
             self._closed = True
             self._spool.close()
+            del self._aggregator  # as large as two models; we are part of a cycle, which lives until it is collected
 
     # ---- what there is to know ----
 
