@@ -60,13 +60,16 @@ class RawClient:
         return self._packet_id
 
     def receive(self, timeout_s: float) -> list[Delivery]:
-        """What one read brings; empty when nothing came within the time."""
+        """What came, as soon as a whole packet did; empty when nothing came within the time, or only answers to us."""
         if self._early:
             early, self._early = self._early, []
             return early
-        if not select.select([self.sock], [], [], max(timeout_s, 0.0))[0]:
-            return []
-        return list(self._read())
+        until, answers = time.monotonic() + timeout_s, self.acknowledged + self._confirmed
+        while select.select([self.sock], [], [], max(until - time.monotonic(), 0.0))[0]:
+            came = list(self._read())
+            if came or self.acknowledged + self._confirmed > answers:
+                return came
+        return []
 
     def wait_for(self, topic: str, timeout_s: float = 60.0) -> Delivery:
         """The next message on `topic`; others are dropped."""
