@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dl_mqtt_clients.aggregation import files
 from dl_mqtt_clients.aggregation.files import (
-    append_line,
+    append_lines,
     only_one,
     read_json,
     whole_lines,
@@ -114,20 +114,20 @@ def test_a_journal_that_is_not_there_has_no_lines(tmp_path):
 def test_every_line_comes_back(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("journal") / "journal"
     for line in written:
-        append_line(path, line)
+        append_lines(path, [line])
     assert list(whole_lines(path)) == written
 
 
 def test_a_journal_cut_at_any_byte_keeps_its_whole_lines_and_takes_the_next(tmp_path):
     path = tmp_path / "journal"
     for line in (b"first", b"", b"third\r\x00\x85", b"last"):
-        append_line(path, line)
+        append_lines(path, [line])
     content = path.read_bytes()
     for cut in range(len(content) + 1):
         path.write_bytes(content[:cut])
         whole = content[:cut].split(b"\n")[:-1]
         assert list(whole_lines(path)) == whole
-        append_line(path, b"next")
+        append_lines(path, [b"next"])
         assert list(whole_lines(path)) == [*whole, b"next"]
 
 
@@ -136,26 +136,26 @@ def test_a_journal_cut_at_any_byte_keeps_its_whole_lines_and_takes_the_next(tmp_
 def test_a_torn_line_of_any_length_is_cut_off(tmp_path, torn, before):
     path = tmp_path / "journal"
     path.write_bytes(before + b"x" * torn)
-    append_line(path, b"next")
+    append_lines(path, [b"next"])
     assert path.read_bytes() == before + b"next\n"
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
 def test_a_line_that_could_not_be_made_durable_is_not_there(tmp_path, monkeypatch, call):
     path = tmp_path / "journal"
-    append_line(path, b"first")
+    append_lines(path, [b"first"])
     with monkeypatch.context() as patch:
         patch.setattr(os, call, disk_full)
         with pytest.raises(OSError, match="No space"):
-            append_line(path, b"second")
+            append_lines(path, [b"second"])
     assert path.read_bytes() == b"first\n"
-    append_line(path, b"third")
+    append_lines(path, [b"third"])
     assert list(whole_lines(path)) == [b"first", b"third"]
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_none_of_it(tmp_path, monkeypatch):
     path = tmp_path / "journal"
-    append_line(path, b"first")
+    append_lines(path, [b"first"])
     pwrite, calls = os.pwrite, []
 
     def half(descriptor, data, offset):
@@ -164,14 +164,14 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_none_of_it(tmp_path
 
     monkeypatch.setattr(os, "pwrite", half)
     with pytest.raises(OSError, match="No space"):
-        append_line(path, b"a longer second line")
+        append_lines(path, [b"a longer second line"])
     assert path.read_bytes() == b"first\n"
 
 
 def test_a_write_in_parts_is_one_line(tmp_path, monkeypatch):
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda d, data, offset: pwrite(d, data[:3], offset))
-    append_line(tmp_path / "journal", b"a line in many parts")
+    append_lines(tmp_path / "journal", [b"a line in many parts"])
     assert (tmp_path / "journal").read_bytes() == b"a line in many parts\n"
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dl_mqtt_clients.aggregation.rounds import Accepted
-from dl_mqtt_clients.aggregation.spool import Spool
+from dl_mqtt_clients.aggregation.spool import Spool, Written
 from dl_mqtt_clients.errors import StateError
 
 
@@ -21,8 +21,7 @@ def put(spool: Spool, node: str, size: int = 100) -> bytes:
     data = content_of(node, size)
     sink = spool.reserve(size)
     sink.write(0, data)
-    accepted = Accepted(node, hashlib.sha256(data).hexdigest(), 10, 0.5)
-    spool.accept(sink, size=size, accepted=accepted)
+    spool.accept(Written(sink, size, Accepted(node, hashlib.sha256(data).hexdigest(), 10, 0.5)))
     return data
 
 
@@ -192,7 +191,7 @@ def test_updates_never_overlap_whatever_is_refused_kept_open_or_restarted(tmp_pa
         elif step == "hold":
             open_[node] = (sink, size)
         else:
-            spool.accept(sink, size=size, accepted=Accepted(node, "0" * 64, 1, None))
+            spool.accept(Written(sink, size, Accepted(node, "0" * 64, 1, None)))
             expected[node] = content_of(node, size)
     assert held(spool) == expected
     assert all(bytes(spool.view(sink, size)) == content_of(node, size) for node, (sink, size) in open_.items())

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dl_mqtt_clients.aggregation.rounds import Accepted
+from dl_mqtt_clients.aggregation.spool import Written
 from dl_mqtt_clients.aggregation.store import OpenRound, Stages, Store
 from dl_mqtt_clients.errors import StateError
 from dl_mqtt_clients.wire.messages import Blob, Manifest, RoundReport
@@ -236,7 +237,7 @@ def test_an_open_round_comes_back_with_what_was_accepted(tmp_path, store):
     spool = store.write_open_round(OpenRound(round=3, attempt=2, fraction=0.5))
     sink = spool.reserve(4)
     sink.write(0, b"abcd")
-    spool.accept(sink, size=4, accepted=Accepted("a", "0" * 64, 10, None))
+    spool.accept(Written(sink, 4, Accepted("a", "0" * 64, 10, None)))
     spool.close()
     again = Store(tmp_path)
     assert again.open_round() == OpenRound(round=3, attempt=2, fraction=0.5)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def append_line(path: Path, line: bytes) -> None:
-    """Append one line and make it durable, or leave the file as it was (OSError, when the disk is full)."""
+def append_lines(path: Path, lines: Sequence[bytes]) -> None:
+    """Append whole lines and make them durable, or leave the file as it was (OSError, when the disk is full)."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         end = _end_of_whole_lines(descriptor)
         try:
-            _write_all(descriptor, line + b"\n", end)
+            _write_all(descriptor, b"".join(line + b"\n" for line in lines), end)
             os.fdatasync(descriptor)
         except OSError:
             os.ftruncate(descriptor, end)  # half a line would spoil the next one

@@ -10,15 +10,18 @@ an unused region, never half an update. The running sum is rebuilt from here.
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from dl_mqtt_clients.aggregation.files import append_line, sync_folder, whole_lines
+from dl_mqtt_clients.aggregation.files import append_lines, sync_folder, whole_lines
 from dl_mqtt_clients.aggregation.rounds import Accepted
 from dl_mqtt_clients.errors import StateError
 from dl_mqtt_clients.wire.messages import Count, Positive
 from dl_mqtt_clients.wire.transfer import FileSink
+
+SMALL: Final = 1 << 20  # bytes: mapping costs more than copying so little
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     def accepted(self) -> Accepted:
         return Accepted(self.node, self.sha256, self.examples, self.loss, self.staleness, self.steps)
+
+
+class Written(NamedTuple):
+    """An update that is in its region, and right."""
+
+    sink: FileSink
+    size: int  # bytes
+    accepted: Accepted
 
 
 class Spool:
@@ -66,19 +77,18 @@ class Spool:
     def give_back(self, sink: FileSink, size: int) -> None:
         self._free.append((sink.start, size))
 
-    def view(self, sink: FileSink, size: int) -> np.memmap:
-        """The bytes written to `sink`, memory-mapped."""
+    def view(self, sink: FileSink, size: int) -> np.ndarray:
+        """The bytes written to `sink`; memory-mapped unless they are few."""
+        if size <= SMALL:
+            return np.frombuffer(sink.read(0, size), dtype=np.uint8)
         return np.memmap(self._data, dtype=np.uint8, mode="r", offset=sink.start, shape=(size,))
 
-    def accept(self, sink: FileSink, *, size: int, accepted: Accepted) -> None:
-        """Make the update durable; when this returns, it counts."""
+    def accept(self, *updates: Written) -> None:
+        """Make these updates durable; when this returns, they count. OSError, and none does, when the disk is full."""
         os.fdatasync(self._descriptor)
-        entry = Entry(
-            node=accepted.node, sha256=accepted.sha256, offset=sink.start, bytes=size,
-            examples=accepted.examples, loss=accepted.loss, staleness=accepted.staleness, steps=accepted.steps,
-        )  # fmt: skip
-        append_line(self._journal, msgspec.json.encode(entry))
-        self.entries.append(entry)
+        entries = [_entry_of(update) for update in updates]
+        append_lines(self._journal, [msgspec.json.encode(entry) for entry in entries])
+        self.entries += entries
 
     def updates(self) -> Iterator[tuple[Entry, np.memmap]]:
         """Every counted update with its bytes, in order of acceptance."""
@@ -107,3 +117,17 @@ class Spool:
             return msgspec.json.decode(line, type=Entry)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise StateError(f"{self._journal}: a line cannot be read: {error}") from error
+
+
+def _entry_of(update: Written) -> Entry:
+    accepted = update.accepted
+    return Entry(
+        node=accepted.node,
+        sha256=accepted.sha256,
+        offset=update.sink.start,
+        bytes=update.size,
+        examples=accepted.examples,
+        loss=accepted.loss,
+        staleness=accepted.staleness,
+        steps=accepted.steps,
+    )

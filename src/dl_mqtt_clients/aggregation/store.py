@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from dl_mqtt_clients.aggregation.files import (
-    append_line,
+    append_lines,
     sync_folder,
     whole_lines,
     write_atomically,
@@ -165,7 +165,7 @@ class Store:
 
     def append_history(self, report: RoundReport) -> None:
         """Make a report durable; one of a round attempt that is known already takes its place."""
-        append_line(self._history_file, msgspec.json.encode(report))
+        append_lines(self._history_file, [msgspec.json.encode(report)])
         self._reports[report.round, report.attempt] = report
         if len(self._reports) > KEPT_REPORTS:
             del self._reports[next(iter(self._reports))]

@@ -14,7 +14,7 @@ import numpy as np
 
 from dl_mqtt_clients.aggregation import rounds as engine
 from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
-from dl_mqtt_clients.aggregation.strategies import Aggregator, Merged, Update
+from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Update
 from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 Send = Callable[[str, Reply], None]
 
 EXHAUSTED_AFTER_S: Final = 2.0  # time for nodes to show up before a small cohort is taken for all there is
+TOGETHER: Final = 64  # updates stored with one fsync at most: one costs as much as handling three small ones
+TOGETHER_BYTES: Final = 1 << 20
 UNKNOWN: Final = 2**31  # nodes to expect while nobody knows who is there: only the deadline closes
 
 
@@ -54,6 +56,8 @@ class Collector:
         self._settings, self._training = settings, training
         self._roster, self._send = roster, send
         self._closed = False
+        self._verified: dict[str, tuple[engine.Accepted, Checked]] = {}  # by node: right, and not yet durable
+        self._verified_bytes = 0
         self._expected = (-1, 0)  # (changes of the roster, live nodes of the cohort then)
         rules = open_round.rules or self._rules()
         self.open_round = msgspec.structs.replace(open_round, rules=rules)
@@ -92,9 +96,12 @@ class Collector:
     # ---- events ----
 
     def offer(self, node: str, offer: Offer) -> None:
+        self._settle(node)
         self._carry_out(self._round.offer(node, offer, now=time.monotonic()))
 
     def chunk(self, topic: NodeTopic, payload: bytes) -> None:
+        """It may make an update whole: one that `commit` will count, soon."""
+        self._settle(topic.node)
         try:
             new = self._uploads.receive(topic.node, topic.sha256, topic.index, payload)
         except TransferError as error:
@@ -105,10 +112,36 @@ class Collector:
 
     def tick(self) -> None:
         """Time has passed, or who lives has changed."""
+        self.commit()
         now = time.monotonic()
         if self._is_exhausted(now):
             self._round.deadline = now
         self._carry_out(self._round.tick(now=now))
+
+    @property
+    def uncommitted(self) -> int:
+        """Updates that are right and wait for `commit`."""
+        return len(self._verified)
+
+    def commit(self) -> None:
+        """Store all right updates with one fsync, count them, and only then let their receipts leave."""
+        verified, self._verified, self._verified_bytes = self._verified, {}, 0
+        if not verified:
+            return
+        try:
+            self._uploads.accept(*(accepted for accepted, _ in verified.values()))
+        except OSError:
+            for node in verified:
+                self._carry_out(self._round.deferred(node))
+            raise  # told in the status
+        decisions = self._round.stored(*verified, now=time.monotonic())
+        self._carry_out(decisions[: len(verified)])  # the receipts: the nodes need not wait for our arithmetic
+        for _, checked in verified.values():
+            self._aggregator.add(checked)
+        self.accepted += len(verified)
+        self._carry_out(decisions[len(verified) :])
+        if self.outcome is None:
+            self.tick()
 
     def restart_clock(self) -> None:
         """The whole deadline from now on."""
@@ -313,25 +346,25 @@ class Collector:
                 self._verify(node)
 
     def _verify(self, node: str) -> None:
-        """Check an update; when it is right, store it, count it, and only then let the receipt leave."""
+        """Check an update; a right one is counted with the next `commit`, which is now when enough are together."""
+        offer = self._uploads.offer(node)
+        accepted = self._round.would_be(node, offer)
         try:
-            accepted = self._round.would_be(node, self._uploads.offer(node))
-            update = self._aggregator.check(_update(accepted, self._uploads.check(node)))
+            update = _update(accepted, self._uploads.check(node))
+            checked = self._aggregator.check(update, before=[c for _, c in self._verified.values()])
         except (TransferError, RefusedError) as error:
             self._carry_out(self._round.rejected(node, str(error)))
             return
-        try:
-            self._uploads.accept(accepted)
-        except OSError:
-            self._carry_out(self._round.deferred(node))
-            raise  # told in the status
-        decisions = self._round.stored(node, now=time.monotonic())
-        self._carry_out(decisions[:1])  # the receipt: the node need not wait for our arithmetic
-        self._aggregator.add(update)
-        self.accepted += 1
-        self._carry_out(decisions[1:])
-        if self.outcome is None:
-            self.tick()
+        self._verified[node] = accepted, checked
+        self._verified_bytes += offer.bytes
+        is_last = len(self._round.accepted) + len(self._verified) >= self._round.target
+        if is_last or len(self._verified) >= TOGETHER or self._verified_bytes >= TOGETHER_BYTES:
+            self.commit()
+
+    def _settle(self, node: str) -> None:
+        """Before anything else is heard of a node, its update that was right counts."""
+        if node in self._verified:
+            self.commit()
 
     def _reply(self, node: str, kind: str, sha256: str, *, chunks: tuple[int, ...] = (), reason: str = "") -> None:
         reply = Reply(

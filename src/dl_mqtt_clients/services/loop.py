@@ -48,6 +48,11 @@ class Loop:
     def pending(self, name: str) -> bool:
         return name in self._timers
 
+    @property
+    def backlog(self) -> int:
+        """Calls that wait."""
+        return self._inbox.qsize()
+
     def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
         """Turn until `stop` was called or `until()` holds after a call."""
         while not self.stopping and not until():

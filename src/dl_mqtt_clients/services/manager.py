@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETTLED_AFTER_S: Final = 2.0  # after connecting, should our own status not come back
+WHO_LIVES_AFTER_S: Final = 0.02  # statuses come in floods: looked at together
+COMMIT_WITHIN_S: Final = 0.02  # while messages wait: what they bring may be stored together
 AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
 MOST_STATISTICS: Final = 4096  # nodes whose statistics are kept though no status of theirs was heard
 MOST_KINDS: Final = 50  # of refusals, in the status
@@ -228,8 +230,8 @@ class Manager(Service):
         status = decode(delivery.payload, NodeStatus) if delivery.payload else None
         self._roster.heard(topic.node, topic.role, status)
         self._status.changed()
-        if not (self._paused or self._resting):
-            self._collector.tick()  # who lives decides the target
+        if not self.loop.pending("who lives"):
+            self.loop.at("who lives", WHO_LIVES_AFTER_S, self._tick)  # it decides the target
 
     def _offer(self, topic: NodeTopic, delivery: Delivery) -> None:
         offer = decode(delivery.payload, Offer)
@@ -243,6 +245,17 @@ class Manager(Service):
 
     def _chunk(self, topic: NodeTopic, delivery: Delivery) -> None:
         self._collector.chunk(topic, delivery.payload)
+        if self._collector.uncommitted:
+            if not self.loop.backlog:
+                self._collector.commit()
+            elif not self.loop.pending("commit"):
+                self.loop.at("commit", COMMIT_WITHIN_S, self._commit)
+
+    def _commit(self) -> None:
+        try:
+            self._collector.commit()
+        finally:
+            self._follow_up()
 
     def _statistics(self, topic: NodeTopic, delivery: Delivery) -> None:
         statistics = decode(delivery.payload, Statistics)

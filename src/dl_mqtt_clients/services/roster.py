@@ -33,6 +33,7 @@ class Roster:
         self._clock = clock
         self._heard: dict[tuple[str, str], float] = {}  # when last, of those that live
         self._swept_at = clock()
+        self._live = (0, frozenset[str](), frozenset[str]())  # (changes, trainers, nodes then)
 
     def heard(self, node: str, role: str, status: NodeStatus | None) -> None:
         """A node's status; None when it was cleared."""
@@ -43,10 +44,10 @@ class Roster:
             self.changes += self._heard.pop(key, None) is not None
             self._unfit.discard(key)
         elif key in self._heard or len(self._heard) < MAX_NODES:
-            self.changes += key not in self._heard
+            unfit = not self._require.issubset(status.attributes)
+            self.changes += key not in self._heard or unfit != (key in self._unfit)
             self._heard[key] = now
-            if not self._require.issubset(status.attributes):
-                self._unfit.add(key)
+            (self._unfit.add if unfit else self._unfit.discard)(key)
 
     def resume(self) -> None:
         """After a connection was lost: that nobody was heard meanwhile says nothing about the nodes."""
@@ -56,13 +57,20 @@ class Roster:
     def is_known(self, node: str) -> bool:
         return not self._allowed or node in self._allowed
 
-    def live_trainers(self) -> set[str]:
+    def live_trainers(self) -> frozenset[str]:
         """Those that may take part."""
-        trainers = (key for key in self._heard if key[1] == "trainer" and key not in self._unfit)
-        return {node for node, _ in trainers if self.is_known(node)}
+        return self._now()[1]
 
-    def live_nodes(self) -> set[str]:
-        return {node for node, _ in self._heard}
+    def live_nodes(self) -> frozenset[str]:
+        return self._now()[2]
+
+    def _now(self) -> tuple[int, frozenset[str], frozenset[str]]:
+        """Made anew only after changes: every message asks."""
+        if self._live[0] != self.changes:
+            trainers = (key for key in self._heard if key[1] == "trainer" and key not in self._unfit)
+            fit = frozenset(node for node, _ in trainers if self.is_known(node))
+            self._live = (self.changes, fit, frozenset(node for node, _ in self._heard))
+        return self._live
 
     def _forget_silent(self, now: float) -> None:
         self._swept_at = now

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dl_mqtt_clients.aggregation.rounds import Accepted
-from dl_mqtt_clients.aggregation.spool import Spool
+from dl_mqtt_clients.aggregation.spool import Spool, Written
 from dl_mqtt_clients.errors import TransferError
 from dl_mqtt_clients.wire.codecs import Codec, as_changes
 from dl_mqtt_clients.wire.messages import Blob, Offer, Variable
@@ -74,14 +74,15 @@ class Uploads:
         upload.reception.verify()
         return self.read(self.spool.view(upload.sink, upload.offer.bytes))
 
-    def read(self, data: np.memmap) -> list[np.ndarray]:
+    def read(self, data: np.ndarray) -> list[np.ndarray]:
         """Bytes of the spool to checked arrays."""
         arrays = self._codec.decode(data.data, self._variables, self._positions)
         check_finite(arrays, self._positions, limit=self._max_delta)
         return arrays
 
-    def accept(self, accepted: Accepted) -> None:
-        """Make it count, durably. OSError, and it does not count, when the disk does not take it."""
-        upload = self._open[accepted.node]
-        self.spool.accept(upload.sink, size=upload.offer.bytes, accepted=accepted)
-        del self._open[accepted.node]
+    def accept(self, *accepted: Accepted) -> None:
+        """Make them count, durably. OSError, and none of them counts, when the disk does not take them."""
+        uploads = [(self._open[one.node], one) for one in accepted]
+        self.spool.accept(*(Written(upload.sink, upload.offer.bytes, one) for upload, one in uploads))
+        for one in accepted:
+            del self._open[one.node]

@@ -32,6 +32,7 @@ class Checked:
     trainables: Sequence[np.ndarray]
     largest: float  # fixed-point value, see RunningSum
     moments: Sequence[np.ndarray]
+    largest_moment: float  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,11 @@ class Aggregator:
 
     # ---- updates ----
 
-    def check(self, update: Update) -> Checked:
-        """RefusedError says why the update cannot be counted; nothing is changed."""
+    def check(self, update: Update, *, before: Sequence[Checked] = ()) -> Checked:
+        """RefusedError says why the update cannot be counted; nothing is changed.
+
+        `before`: what was checked already and will be added first.
+        """
         if update.node in self._records:
             raise RefusedError(f"an update of {update.node} is counted already")
         if [a.shape for a in update.arrays] != list(self._layout.shapes):
@@ -97,11 +101,14 @@ class Aggregator:
             own: Share = self.strategy.reduction.weigh(update.facts)  # type: ignore[union-attr]
             share = Share(own.weight, own.scale * share.scale)
             if share.weight != 0:
-                largest = self._sum.check(trainables, share.weight, scale=share.scale)
+                reserved = sum(c.largest for c in before)
+                largest = self._sum.check(trainables, share.weight, scale=share.scale, reserved=reserved)
         elif not math.isfinite(share.scale) or not is_finite(trainables):
             raise RefusedError("update holds NaN or infinity")
-        moments = self._statistics.moments(update.arrays, update.examples, self._scale_of_statistics(scales))
-        return Checked(update.facts, scales, share, trainables, largest, moments)
+        moments = self._statistics.moments(update.arrays, self._scale_of_statistics(scales))
+        reserved = sum(c.largest_moment for c in before)
+        largest_moment = self._statistics.check(moments, update.examples, reserved=reserved)
+        return Checked(update.facts, scales, share, trainables, largest, moments, largest_moment)
 
     def add(self, update: Update | Checked) -> None:
         """Count an update: a linear reduction adds it, a robust one takes note. RefusedError, and nothing changed."""
@@ -111,7 +118,7 @@ class Aggregator:
         share = checked.share
         if self.strategy.is_linear and share.weight != 0:
             self._sum.add(checked.trainables, weight=share.weight, scale=share.scale, largest=checked.largest)
-        self._statistics.add(checked.moments, checked.facts.examples)
+        self._statistics.add(checked.moments, checked.facts.examples, largest=checked.largest_moment)
         self._records[checked.facts.node] = _Record(checked.facts, checked.scales, share)
 
     # ---- the end ----

@@ -27,16 +27,17 @@ class StatisticSum:
         bits = scale_bits(max_abs=max_delta * (1.0 + max_delta), max_weight=max_weight)
         self._sum = RunningSum([layout.shapes[place] for place in layout.statistics], bits=bits)
 
-    def moments(self, arrays: Sequence[np.ndarray], examples: int, scale: float) -> list[np.ndarray]:
-        """What an update adds, one array a statistic. RefusedError when the sum cannot take it."""
-        moments = [self._moment(arrays, place, scale) for place in self._layout.statistics]
-        if moments:
-            self._sum.check(moments, examples)
-        return moments
+    def moments(self, arrays: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
+        """What an update adds, one array a statistic."""
+        return [self._moment(arrays, place, scale) for place in self._layout.statistics]
 
-    def add(self, moments: Sequence[np.ndarray], examples: int) -> None:
+    def check(self, moments: Sequence[np.ndarray], examples: int, *, reserved: float) -> float:
+        """Largest fixed-point value they may add, see RunningSum. RefusedError when the sum cannot take them."""
+        return self._sum.check(moments, examples, reserved=reserved) if moments else 0.0
+
+    def add(self, moments: Sequence[np.ndarray], examples: int, *, largest: float) -> None:
         if moments:
-            self._sum.add(moments, weight=examples)
+            self._sum.add(moments, weight=examples, largest=largest)
 
     def change(self) -> list[np.ndarray]:
         """What the version's statistics change by, float64; a variance never falls below 0."""
