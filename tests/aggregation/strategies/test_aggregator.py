@@ -207,3 +207,23 @@ def test_a_linear_aggregator_keeps_no_update():
     gc.collect()
     assert [ref for ref in watched if ref() is not None] == []
     assert len(running.result().change) == 4
+
+
+@pytest.mark.parametrize("role", ["trainable", "statistic"])
+def test_what_was_checked_together_can_be_added_together(role):
+    """An update that is stored must not be refused when its turn to be added comes."""
+    variables = [variable((1,), "layer/kernel"), variable((1,), "layer/other", role)]
+    merge_ = aggregator(Strategy(), variables)
+    largest = [np.zeros(1, np.float32), np.full(1, 100.0, np.float32)]
+    checked, refusals = [], []
+    for number in range(1000):
+        try:
+            update = Update(node=f"node-{number:05d}", arrays=largest, examples=10_000)
+            checked.append(merge_.check(update, before=checked))
+        except RefusedError as error:
+            refusals.append(str(error))
+    assert set(refusals) == {"update too large for the running sum"}
+    assert len(checked) >= 100  # as many as were promised
+    for update in checked:
+        merge_.add(update)
+    assert flat(merge_.result().change).tolist() == [0.0, 100.0]
