@@ -23,6 +23,7 @@ from dl_mqtt_clients.wire.weights import encode as encode_weights
 from dl_mqtt_clients.wire.weights import update_positions
 
 BACK_OFF_S = (0.5, 5.0)
+ANSWERED = 3
 
 
 class LightNodes:
@@ -36,6 +37,7 @@ class LightNodes:
         self._manifest: Manifest | None = None
         self._updates: dict[str, tuple[Offer, bytes]] = {}
         self._due: list[tuple[float, int, str]] = []  # (when, attempt, node): offers to repeat
+        self._answered: set[str] = set()  # since their last offer
         self._transport = open_transport(Address(url=url), client_id=f"light-{first}")
         self._connected: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -93,6 +95,7 @@ class LightNodes:
         rng = np.random.default_rng(announced.round)
         change = [rng.normal(0, 1e-3, manifest.variables[p].shape).astype(np.float32) for p in positions]
         self._updates.clear()
+        self._answered.clear()
         self._due.clear()
         for number, name in enumerate(self.names):
             change[0].reshape(-1)[0] = np.float32(number * 1e-6)
@@ -108,6 +111,10 @@ class LightNodes:
         held = self._updates.get(name)
         if held is None:
             return
+        if name in self._answered:  # as a trainer does: who was answered asks again after four seconds only
+            self._answered.discard(name)
+            heapq.heappush(self._due, (time.monotonic() + 4.0 * random.uniform(0.75, 1.25), ANSWERED, name))
+            return
         self._transport.publish(self._topics.offer(name), encode(held[0]))
         pause_s = min(BACK_OFF_S[0] * 2**attempt, BACK_OFF_S[1]) * random.uniform(0.75, 1.25)
         heapq.heappush(self._due, (time.monotonic() + pause_s, attempt + 1, name))
@@ -116,6 +123,7 @@ class LightNodes:
         held, announced = self._updates.get(name), self._round
         if held is None or announced is None or reply.sha256 != held[0].sha256:
             return
+        self._answered.add(name)
         if reply.kind == "grant":
             for k in reply.chunks:
                 if k < chunk_count(len(held[1]), announced.chunk_bytes):
