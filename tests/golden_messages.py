@@ -130,9 +130,10 @@ HISTORY_JSON = f"""{{
   "rounds": [{{
     "round": 4, "attempt": 2, "outcome": "merged", "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
     "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0}}],
-    "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"],
+    "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"], "unnamed": 0,
     "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "examples": 512, "nodes": 1}}, "threshold": 0.5
-  }}]
+  }}],
+  "omitted": 0
 }}"""
 
 MANAGER_STATUS = ManagerStatus(

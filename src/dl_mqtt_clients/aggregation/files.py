@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dl_mqtt_clients.errors import StateError
 
@@ -13,10 +14,29 @@ from dl_mqtt_clients.errors import StateError
 def write_atomically(path: Path, data: bytes | bytearray | memoryview) -> None:
     """Write, fsync, rename, fsync the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacement(path) as file:
+        file.write(data)
+
+
+def keep_newest(path: Path, size: int) -> None:
+    """Cut a file of lines down to its last whole ones, at most `size` bytes, all or nothing."""
+    with path.open("rb") as old, _replacement(path) as file:
+        end = old.seek(0, os.SEEK_END)
+        if end > size:
+            old.seek(end - size - 1)
+            old.readline()
+        else:
+            old.seek(0)
+        shutil.copyfileobj(old, file, 1 << 20)
+
+
+@contextmanager
+def _replacement(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that then takes the place of `path`, durably."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -11,27 +11,22 @@
 A round is closed when `stages.json` names its version. Everything before that can be done again with the same result.
 """
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from dl_mqtt_clients.aggregation.files import (
-    append_lines,
-    sync_folder,
-    whole_lines,
-    write_atomically,
-)
+from dl_mqtt_clients.aggregation.files import sync_folder, write_atomically
+from dl_mqtt_clients.aggregation.history import HistoryFile
 from dl_mqtt_clients.aggregation.spool import Spool
 from dl_mqtt_clients.errors import StateError
 from dl_mqtt_clients.wire.messages import Blob, Count, Manifest, RoundReport
 from dl_mqtt_clients.wire.transfer import sha256
 
 T = TypeVar("T")
-
-KEPT_REPORTS: Final = 5000
 
 
 class Stages(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +74,7 @@ class Store:
         sync_folder(folder)
         self.generation = (_load(folder / "generation.json", Generation) or Generation()).generation
         self.stages = _load(folder / "stages.json", Stages) or Stages()
-        self._history_file = folder / "history.jsonl"
-        self._reports = self._read_history()
+        self._history = HistoryFile(folder / "history.jsonl")
 
     def fresh(self, *, at_least: int = 1) -> None:
         """Begin a new generation, numbered `at_least` so; earlier versions stay on disk and are followed no more.
@@ -93,9 +87,7 @@ class Store:
         self.write_stages(Stages(serial=self.stages.serial))
         (self.folder / "open.json").unlink(missing_ok=True)
         self.drop_spools()
-        if self._history_file.exists():
-            self._history_file.replace(self.folder / f"history-{self.generation}.jsonl")
-        self._reports = {}
+        self._history.begin_anew(self.folder / f"history-{self.generation}.jsonl")
         self.generation = max(self.generation + 1, at_least)
         write_atomically(self.folder / "generation.json", msgspec.json.encode(Generation(generation=self.generation)))
 
@@ -165,32 +157,23 @@ class Store:
 
     def append_history(self, report: RoundReport) -> None:
         """Make a report durable; one of a round attempt that is known already takes its place."""
-        append_lines(self._history_file, [msgspec.json.encode(report)])
-        self._reports[report.round, report.attempt] = report
-        if len(self._reports) > KEPT_REPORTS:
-            del self._reports[next(iter(self._reports))]
+        self._history.append(report)
 
-    def history(self, newest: int) -> list[RoundReport]:
-        """The newest reports, oldest first; one a round attempt: the last that was written of it."""
-        return list(self._reports.values())[-newest:] if newest > 0 else []
+    def history(self, newest: int, *, most_bytes: int | None = None) -> list[RoundReport]:
+        """The newest reports, oldest first; one a round attempt: the last that was written of it.
+
+        `most_bytes`: only as many of them as are no larger together, on disk.
+        """
+        return self._history.newest(newest, most_bytes=most_bytes)
+
+    @property
+    def reports(self) -> int:
+        """How many of them are at hand."""
+        return len(self._history)
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self.folder).free
-
-    def _read_history(self) -> dict[tuple[int, int], RoundReport]:
-        """The newest reports; the file is written anew when it has grown to twice of them."""
-        reports: dict[tuple[int, int], RoundReport] = {}
-        lines = 0
-        for lines, line in enumerate(whole_lines(self._history_file), start=1):  # noqa: B007 - counted
-            try:
-                report = msgspec.json.decode(line, type=RoundReport)
-            except (msgspec.DecodeError, ValueError, RecursionError) as error:
-                raise StateError(f"{self._history_file}: a line cannot be read: {error}") from error
-            reports[report.round, report.attempt] = report
-        kept = dict(list(reports.items())[-KEPT_REPORTS:])
-        if lines > 2 * KEPT_REPORTS:
-            write_atomically(self._history_file, b"".join(msgspec.json.encode(r) + b"\n" for r in kept.values()))
-        return kept
+        there = os.statvfs(self.folder)  # asked for every offer: `shutil` takes three times as long
+        return there.f_bavail * there.f_frsize
 
     def _blobs_of(self, path: Path) -> Iterable[Blob]:
         manifest = _load(path, Manifest)

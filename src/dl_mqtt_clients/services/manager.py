@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 SETTLED_AFTER_S: Final = 2.0  # after connecting, should our own status not come back
 WHO_LIVES_AFTER_S: Final = 0.02  # statuses come in floods: looked at together
+HISTORY_BYTES: Final = 1 << 20  # of the published history: a round of 2,000 nodes is 160 KB
 COMMIT_WITHIN_S: Final = 0.02  # while messages wait: what they bring may be stored together
 AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
 MOST_STATISTICS: Final = 4096  # nodes whose statistics are kept though no status of theirs was heard
@@ -506,8 +507,12 @@ class Manager(Service):
         self._on_round(report)
 
     def _publish_history(self) -> None:
-        history = self._store.history(self._rounds.history)
-        self._publisher.history(History(generation=self._store.generation, rounds=tuple(history)))
+        wanted = min(self._rounds.history, self._store.reports)
+        rounds = self._store.history(wanted, most_bytes=HISTORY_BYTES)
+        if wanted and not rounds:
+            rounds = [_without_names(report) for report in self._store.history(1)]
+        omitted = wanted - len(rounds)
+        self._publisher.history(History(generation=self._store.generation, rounds=tuple(rounds), omitted=omitted))
 
     def _refuse(self, node: str, reason: str, *, kind: str = "refusal", sha256: str = _NO_UPDATE) -> None:
         """Answer an offer that does not reach the round."""
@@ -553,3 +558,9 @@ class Manager(Service):
         if self._state == "waiting" and self._paused:
             return "paused"
         return "collecting" if self._state == "waiting" and self._collector.has_begun else self._state
+
+
+def _without_names(report: RoundReport) -> RoundReport:
+    """The numbers alone, where the names are too many for a message."""
+    unnamed = len(report.participants) + len(report.refused) + len(report.left_out)
+    return msgspec.structs.replace(report, participants=(), refused={}, left_out=(), unnamed=unnamed)

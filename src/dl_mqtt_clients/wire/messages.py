@@ -184,6 +184,7 @@ class RoundReport(Struct, frozen=True, kw_only=True):
     participants: tuple[Participant, ...] = ()
     refused: dict[str, Text] = {}
     left_out: tuple[str, ...] = ()
+    unnamed: Count = 0  # nodes of these lists that did not fit into the message
     metrics: Metrics = Metrics()
     threshold: float | None = None
 
@@ -193,6 +194,7 @@ class History(Message, frozen=True, kw_only=True):
 
     generation: Positive
     rounds: tuple[RoundReport, ...] = ()
+    omitted: Count = 0  # older rounds of those wanted that did not fit into the message
 
 
 # ---- status --------------------------------------------------------------------------------------------------
