@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("rounds", "latency", "predictor", "update", "footprint", "poisoning", "fleet")
+NAMES = ("rounds", "latency", "predictor", "update", "footprint", "poisoning", "codecs", "fleet")
 FOLDER = Path("artifacts/bench")
 
 

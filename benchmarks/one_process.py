@@ -21,9 +21,8 @@ MAX_DELTA, MAX_EXAMPLES = 100.0, 10_000  # the settings' defaults: what a manage
 SEED = 1
 
 Change = list[np.ndarray]
-Lie = Callable[
-    [Change, Sequence[Change], np.random.Generator], Change
-]  # own honest change, everybody's -> what is sent
+# own honest change, everybody's, randomness -> what is sent
+Lie = Callable[[Change, Sequence[Change], np.random.Generator], Change]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +43,7 @@ class Course:
     untrained: int = 0  # honest fits that diverged: nothing was offered
     abandoned: int = 0  # rounds with too few updates
     bytes: int = 0  # of one update as it travels
-    errors: list[tuple[float, float, float]] = field(
-        default_factory=list
-    )  # largest, root mean square; rms of the change
+    errors: list[tuple[float, float, float]] = field(default_factory=list)  # largest, rms; rms of the change
 
 
 def run(
