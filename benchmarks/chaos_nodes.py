@@ -5,7 +5,7 @@ Each appends what it did to a ledger of its own, before the world hears of it, i
     offered  {node, sha256, round, attempt, base, examples}   an update is about to be offered; its bytes are kept
     receipt  {node, sha256, round}                            the manager is about to send it
     heard    {node, sha256}                                   the trainer got it
-    merging  {round, attempt, updates: {node: sha256}}        what the next version is about to be made of
+    merging  {round, updates: {node: sha256}}                 what the next version is about to be made of
 """
 
 import json
@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+from dl_mqtt_clients.wire.messages import Offer, Reply, decode
 
 NODES = 4
 FEATURES = 6
@@ -77,17 +79,19 @@ def manager(folder: Path, url: str, kind: str, rounds: int):
                 ledger.write("receipt", node=node, sha256=reply.sha256, round=reply.round)
             super()._reply(node, reply)
 
-        def _merge(self, report):
-            if self.versions.current.round < report.round:
-                updates = self._collector.accepted_updates()
-                ledger.write("merging", round=report.round, attempt=report.attempt, updates=updates)
-            return super()._merge(report)
-
-    return Recorded(
+    made = Recorded(
         build_core(n_features=FEATURES, hidden=(8, 2, 8), seed=1, learning_rate=0.01),
         settings=settings(folder, url, kind),
         rounds=rounds,
     )
+    merge = made.versions.merge
+
+    def recorded_merge(merged, *, round_number, updates, **rest):
+        ledger.write("merging", round=round_number, updates=updates)
+        merge(merged, round_number=round_number, updates=updates, **rest)
+
+    made.versions.merge = recorded_merge
+    return made
 
 
 def trainer(folder: Path, url: str, kind: str, node: str):
@@ -97,26 +101,28 @@ def trainer(folder: Path, url: str, kind: str, node: str):
     kept.mkdir(exist_ok=True)
 
     class Recorded(Trainer):
-        def _offer(self):
-            self._record(self._outbox.offer)
-            super()._offer()
-
-        def _replied(self, reply):
-            if reply.kind == "receipt":
-                ledger.write("heard", node=self.node_id, sha256=reply.sha256)
-            super()._replied(reply)
-
-        def _record(self, offer):
-            if offer is None or (kept / offer.sha256).exists():
-                return
-            part = kept / f".{offer.sha256}"
-            part.write_bytes(self._outbox._data)  # noqa: SLF001
-            facts = {k: getattr(offer, k) for k in ("sha256", "round", "attempt", "base", "examples")}
-            ledger.write("offered", node=self.node_id, **facts)
-            part.rename(kept / offer.sha256)
+        def _message(self, delivery):
+            if delivery.topic == self.topics.reply(self.node_id):
+                reply = decode(delivery.payload, Reply)
+                if reply.kind == "receipt":
+                    ledger.write("heard", node=self.node_id, sha256=reply.sha256)
+            super()._message(delivery)
 
     fixed = readings(int(node[-1])) if kind == "fixed" else None
-    return Recorded(node, settings=settings(folder, url, kind), readings=fixed)
+    made = Recorded(node, settings=settings(folder, url, kind), readings=fixed)
+    send = made.link.send
+
+    def recorded_send(topic, message, **rest):
+        if isinstance(message, Offer) and not (kept / message.sha256).exists():
+            part = kept / f".{message.sha256}"
+            part.write_bytes((made.folder / "update.safetensors").read_bytes())  # durable before it is offered
+            facts = {k: getattr(message, k) for k in ("sha256", "round", "attempt", "base", "examples")}
+            ledger.write("offered", node=node, **facts)
+            part.rename(kept / message.sha256)
+        return send(topic, message, **rest)
+
+    made.link.send = recorded_send
+    return made
 
 
 def generator(folder: Path, url: str, kind: str):
