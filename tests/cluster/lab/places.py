@@ -1,0 +1,35 @@
+"""Where the lab lives: all its files, names and addresses."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from .shell import run
+
+STATE: Final = Path(os.environ.get("FEDLEARN_LAB_DIR", "/var/lib/fedlearn-lab")).resolve()
+CACHE: Final = STATE / "cache"  # Debian trees; `down` keeps it
+NODES: Final = STATE / "nodes"
+KEY: Final = STATE / "id_ed25519"
+KNOWN_HOSTS: Final = STATE / "known_hosts"
+PREFIX: Final = os.environ.get("FEDLEARN_LAB_NET", "10.78.0")  # of the nodes' /24: this machine .1, nodeK .(10+K)
+NAME: Final = "fedlab"  # of links, network namespaces, cgroups, firewall table
+FILES: Final = Path(__file__).parent / "files"
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def mounts() -> list[tuple[Path, str]]:
+    """(mount point, type) of all that is mounted here, oldest first."""
+    lines = map(str.split, Path("/proc/mounts").read_text(encoding="utf-8").splitlines())
+    return [(Path(point), kind) for _, point, kind, *_ in lines]
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder; what is mounted below it is unmounted, not deleted."""
+    for point, _ in reversed(mounts()):
+        if point.is_relative_to(path):
+            run("umount", "--lazy", point)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
