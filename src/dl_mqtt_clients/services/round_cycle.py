@@ -1,0 +1,251 @@
+"""Rounds one after another: open one, announce it, close or abandon it, merge, begin the next.
+
+What an open round decides is the engine's (`aggregation.rounds`, carried out by `collecting`); here is what comes
+between two of them.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from dl_mqtt_clients.aggregation.store import OpenRound, Store
+from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.services.collecting import Collector, Send
+from dl_mqtt_clients.services.from_settings import training
+from dl_mqtt_clients.services.loop import FATAL, Loop
+from dl_mqtt_clients.services.publishing import Publisher
+from dl_mqtt_clients.services.roster import Roster
+from dl_mqtt_clients.services.versions import Versions
+from dl_mqtt_clients.wire.messages import RoundReport
+
+log = logging.getLogger(__name__)
+
+COMMIT_WITHIN_S: Final = 0.02  # while messages wait: what they bring may be stored together
+AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
+
+
+class RoundCycle:
+    """Continues the round that was open before a crash.
+
+    `before_merge()` and `on_merged()` run around every new version, `on_report(report)` after every attempt,
+    `on_refusal(reason)` for every refusal, `on_error(error)` when something must be tried again.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        store: Store,
+        versions: Versions,
+        settings: Settings,
+        roster: Roster,
+        publisher: Publisher,
+        send: Send,
+        before_merge: Callable[[], None],
+        on_merged: Callable[[], None],
+        on_report: Callable[[RoundReport], None],
+        on_refusal: Callable[[str], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        self.is_paused = False
+        self._loop, self._store, self._versions, self._publisher = loop, store, versions, publisher
+        self._settings, self._rounds, self._roster, self._send = settings, settings.rounds, roster, send
+        self._before_merge, self._on_merged, self._on_report = before_merge, on_merged, on_report
+        self._on_refusal, self._on_error = on_refusal, on_error
+        self._accepted = 0  # in rounds before the open one
+        self._complete_history()
+        self._open(store.open_round() or self._next_round())
+
+    # ---- what there is to know ----
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all the rounds that were asked for are done."""
+        count = self._rounds.count
+        return bool(count) and self._versions.current.round >= count
+
+    @property
+    def open_round(self) -> OpenRound:
+        return self.collector.open_round
+
+    @property
+    def accepted(self) -> int:
+        """Updates, since start."""
+        return self._accepted + self.collector.accepted
+
+    # ---- events ----
+
+    def announce(self) -> None:
+        """Publish the open round; its message expires with its deadline."""
+        idle = self.is_finished or self._is_resting
+        phase = "idle" if idle else "paused" if self.is_paused else "open"
+        announcement = self.collector.announcement(
+            generation=self._store.generation, number=self._versions.current.number, phase=phase
+        )
+        self._publisher.announce(announcement, expiry_s=announcement.deadline_s if phase == "open" else None)
+        self._watch_the_clock()
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop or go on; the open round gets its whole deadline again."""
+        self.is_paused = paused
+        self.collector.restart_clock()
+        self.announce()
+
+    def tick(self) -> None:
+        """Time has passed, or who lives has changed."""
+        if self.is_paused or self._is_resting:
+            return
+        try:
+            self.collector.tick()
+        finally:
+            self.follow_up()
+            self._watch_the_clock()
+
+    def commit_soon(self) -> None:
+        """Store what is right, together with what comes right after it."""
+        if not self.collector.uncommitted:
+            return
+        if not self._loop.backlog:
+            self.collector.commit()
+        elif not self._loop.pending("commit"):
+            self._loop.at("commit", COMMIT_WITHIN_S, self._commit)
+
+    def follow_up(self) -> None:
+        """After every event of the round: count, and act when it is over."""
+        for reason in self.collector.refusals:
+            self._on_refusal(reason)
+        self.collector.refusals.clear()
+        try:
+            if self.collector.is_renewed:
+                self.collector.is_renewed = False
+                self.announce()
+            while self.collector.outcome is not None and not self.is_finished:
+                self._end_round()
+        except OSError as error:  # a full disk, as a rule: nothing is lost, and all of it can be done again
+            log.exception("round %d cannot be closed; trying again", self.open_round.round)
+            self._on_error(error)
+            self._loop.at("again", AGAIN_AFTER_S, self.follow_up)
+
+    def close(self) -> None:
+        self.collector.close()
+
+    # ---- the clock ----
+
+    @property
+    def _is_resting(self) -> bool:
+        """Between two rounds."""
+        return self._loop.pending("pause")
+
+    def _watch_the_clock(self) -> None:
+        if not (self.is_paused or self.is_finished or self._is_resting):
+            self._loop.at("round", self.collector.next_tick_s(), self.tick)
+
+    def _commit(self) -> None:
+        try:
+            self.collector.commit()
+        finally:
+            self.follow_up()
+
+    def _announce_after_pause(self) -> None:
+        self.collector.restart_clock()
+        self.announce()
+        self.tick()
+
+    # ---- one round after another ----
+
+    def _open(self, open_round: OpenRound) -> None:
+        """Make a round attempt durable and current."""
+        self.collector = Collector(
+            open_round,
+            store=self._store,
+            versions=self._versions,
+            settings=self._settings,
+            training=training(self._settings.training, round_number=open_round.round),
+            roster=self._roster,
+            send=self._send,
+        )
+
+    def _end_round(self) -> None:
+        """Merge or abandon, and announce what comes next."""
+        collector = self.collector
+        if collector.is_empty and not self._roster.live_trainers():
+            collector.close()
+            self._open(collector.open_round)  # nobody there at all: wait on
+            self.announce()
+            return
+        report = collector.report()
+        if report.outcome == "merged":
+            report = self._merge_or_abandon(report)
+        self._store.append_history(report)
+        collector.close()
+        self._open(self._following(collector.open_round, report))
+        self._accepted += collector.accepted
+        self._publish_round()
+        self._on_report(report)
+
+    def _merge_or_abandon(self, report: RoundReport) -> RoundReport:
+        """A strategy that cannot merge what came, or fails, must not stop the federation: the round is tried again."""
+        try:
+            return self._merge(report)
+        except (*FATAL, OSError):
+            raise
+        except Exception as error:  # a strategy of the operator's own may raise anything
+            log.exception("round %d cannot be merged by %s", report.round, self.collector.strategy)
+            self._on_error(error)
+            return msgspec.structs.replace(report, outcome="abandoned")
+
+    def _merge(self, report: RoundReport) -> RoundReport:
+        if self._versions.current.round < report.round:  # else it was, and something failed afterwards
+            self._before_merge()
+            self._versions.merge(
+                self.collector.merged(),
+                round_number=report.round,
+                metrics=report.metrics,
+                strategy=self.collector.strategy,
+                updates=self.collector.accepted_updates(),
+            )
+        current = self._versions.current
+        self._on_merged()
+        return msgspec.structs.replace(report, version=current.version, number=current.number)
+
+    def _publish_round(self) -> None:
+        self._publisher.publish(self._versions.published())
+        if self._rounds.pause_s and not self.is_finished:
+            self._loop.cancel("round")
+            self._loop.at("pause", self._rounds.pause_s, self._announce_after_pause)
+        self.announce()
+        self._publisher.clear_all_but(self._versions.reachable())
+
+    def _complete_history(self) -> None:
+        """A round that was merged just before a crash left no report: its version says the most of it."""
+        current = self._versions.current
+        attempts = [r for r in self._store.history(self._rounds.history or 1) if r.round == current.round]
+        if current.number and not any(r.outcome == "merged" for r in attempts):
+            report = RoundReport(
+                round=current.round,
+                attempt=1 + max((r.attempt for r in attempts), default=0),
+                outcome="merged",
+                version=current.version,
+                number=current.number,
+                metrics=current.metrics,
+            )
+            self._store.append_history(report)
+
+    def _following(self, before: OpenRound, report: RoundReport) -> OpenRound:
+        """After a merge the next round; after an abandoned attempt the same one, with more nodes asked."""
+        if report.outcome == "merged":
+            return self._next_round()
+        fraction = min(1.0, before.fraction * self._rounds.fraction_growth)
+        return OpenRound(round=before.round, attempt=before.attempt + 1, fraction=fraction)
+
+    def _next_round(self) -> OpenRound:
+        return OpenRound(round=self._versions.current.round + 1, fraction=self._fraction())
+
+    def _fraction(self) -> float:
+        """Of the nodes that are asked: more than are needed, when over-selection says so."""
+        live, wanted = len(self._roster.live_trainers()), self._rounds.target_updates * self._rounds.over_selection
+        if self._rounds.over_selection > 1.0 and 0 < wanted < live:
+            return wanted / live
+        return self._rounds.fraction
