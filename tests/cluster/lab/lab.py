@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from .network import network_down, network_up
 from .node import Node, nodes
-from .places import CACHE, KEY, KNOWN_HOSTS, PATH, STATE, remove
+from .places import CACHE, KEY, KNOWN_HOSTS, NAME, PATH, STATE, remove
 from .settings import environment
 from .shell import run, step, write
 from .trees import BASE, build_base_tree, build_node_tree
 
 BASE_IMAGE: Final = "fedlearn-base:lab"
-_LOCK: Final = Path("/run/fedlearn-lab.lock")
+_LOCK: Final = Path(f"/run/{NAME}.lock")
 
 
 @contextlib.contextmanager

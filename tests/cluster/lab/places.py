@@ -7,13 +7,13 @@ from typing import Final
 
 from .shell import run
 
-STATE: Final = Path(os.environ.get("FEDLEARN_LAB_DIR", "/var/lib/fedlearn-lab")).resolve()
+NAME: Final = os.environ.get("FEDLEARN_LAB", "fedlab")  # of links, network namespaces, cgroups: at most 8 letters
+STATE: Final = Path(os.environ.get("FEDLEARN_LAB_DIR", f"/var/lib/{NAME}")).resolve()
 CACHE: Final = STATE / "cache"  # Debian trees; `down` keeps it
 NODES: Final = STATE / "nodes"
 KEY: Final = STATE / "id_ed25519"
 KNOWN_HOSTS: Final = STATE / "known_hosts"
 PREFIX: Final = os.environ.get("FEDLEARN_LAB_NET", "10.78.0")  # of the nodes' /24: this machine .1, nodeK .(10+K)
-NAME: Final = "fedlab"  # of links, network namespaces, cgroups, firewall table
 FILES: Final = Path(__file__).parent / "files"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
