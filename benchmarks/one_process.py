@@ -105,7 +105,7 @@ def auroc_of(weights: Sequence[np.ndarray], seed: int = SEED) -> float:
 
 class _Federation:
     def __init__(self, nodes: Sequence[Node], strategy: str, codec: str, seed: int) -> None:
-        from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
+        from dl_mqtt_clients.aggregation.strategies import read_strategy
         from dl_mqtt_clients.wire.codecs import as_changes
         from dl_mqtt_clients.wire.codecs import codec as codec_of
         from dl_mqtt_clients.wire.weights import update_positions

@@ -42,6 +42,7 @@ def federate(settings, rounds=6, nodes=("a", "b", "c")):
         "FedAdagrad(lr=0.1)",
         "Median",
         "TrimmedMean(0.3) @ AdaptiveClip",
+        "FedAvg @ MedianClip",
         "MultiKrum(f=0, m=2)",
         "FedNova",
     ],
@@ -62,11 +63,16 @@ def test_a_stateful_strategy_goes_on_after_a_restart_as_if_there_had_been_none(m
     assert again.versions.current.version == whole.versions.current.version
 
 
-def test_a_rule_of_ones_own_in_a_file_outside_the_package(memory_url, new_settings, tmp_path, monkeypatch):
-    (tmp_path / "my_rules.py").write_text(RULE)
-    monkeypatch.chdir(tmp_path)
+def test_a_rule_of_ones_own_in_a_file_outside_the_package(memory_url, new_settings, tmp_path):
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "my_rules.py").write_text(RULE)
     settings = new_settings(
-        memory_url, rounds__target_updates=3, rounds__min_updates=3, rounds__strategy="my_rules:trust_weighted"
+        memory_url,
+        rounds__target_updates=3,
+        rounds__min_updates=3,
+        rounds__strategy="my_rules:trust_weighted",
+        rounds__rules_folder=str(folder),
     )
     _, without_c = federate(settings, rounds=1)
     plain = new_settings(

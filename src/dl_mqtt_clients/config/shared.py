@@ -92,6 +92,9 @@ class RoundSettings(Section):
         description="How updates become a version: FedAdam(lr=0.01) @ TrimmedMean(0.1) @ ClipNorm(1.0), "
         "or a rule of your own as module:name.",
     )
+    rules_folder: Text = Field(
+        default=".", min_length=1, description="Folder where the modules of rules of your own are looked for first."
+    )
     min_updates: Positive = Field(
         default=1, description="Quorum: with fewer updates at the deadline the round is abandoned and tried again."
     )

@@ -14,8 +14,7 @@ import numpy as np
 
 from dl_mqtt_clients.aggregation import rounds as engine
 from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
-from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Update
-from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
+from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Update, read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
 from dl_mqtt_clients.services.roster import Roster
@@ -61,7 +60,7 @@ class Collector:
         self._expected = (-1, 0)  # (changes of the roster, live nodes of the cohort then)
         rules = open_round.rules or self._rules()
         self.open_round = msgspec.structs.replace(open_round, rules=rules)
-        self._strategy = read_strategy(rules.strategy, folders=[Path.cwd()])
+        self._strategy = read_strategy(rules.strategy, folders=[Path(settings.rounds.rules_folder)])
         self._codec = codec(rules.codec)
         plan = self._plan(versions, store.stages.recent, rules)
         self._spool = store.write_open_round(self.open_round)
@@ -187,7 +186,7 @@ class Collector:
 
     def merged(self) -> Merged:
         """What the strategy makes of all that was accepted."""
-        return self._aggregator.result(() if self._strategy.is_linear else self._dense_updates())
+        return self._aggregator.result(self._dense_updates() if self._aggregator.needs_updates else ())
 
     def announcement(self, *, generation: int, number: int, phase: str) -> Round:
         """`deadline_s` of it is what is left."""
@@ -310,10 +309,10 @@ class Collector:
             raise StateError(f"{self._spool.folder}: an accepted update is damaged: {error} ({hint})") from error
 
     def _dense_updates(self) -> Iterator[Update]:
-        """Every accepted update as arrays that are memory-mapped, whatever they travelled as."""
+        """Every accepted update as arrays; memory-mapped, whatever they travelled as, when all are needed together."""
         for number, (entry, data) in enumerate(self._spool.updates()):
             arrays = self._uploads.read(data)
-            if self._codec.scheme is not None:
+            if self._codec.scheme is not None and not self._strategy.is_linear:
                 arrays = self._spool.on_disk(number, arrays)
             yield _update(entry.accepted(), arrays)
 

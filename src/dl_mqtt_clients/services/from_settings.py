@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
+from dl_mqtt_clients.aggregation.strategies import read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.config.broker import BrokerSettings
 from dl_mqtt_clients.config.shared import TrainingSettings
@@ -69,7 +69,7 @@ def check_rules(settings: Settings) -> None:
     """ConfigurationError lists what strategy and codec have wrong: texts that only the rooms behind them understand."""
     mistakes: list[str] = []
     try:
-        read_strategy(settings.rounds.strategy, folders=[Path.cwd()])
+        read_strategy(settings.rounds.strategy, folders=[Path(settings.rounds.rules_folder)])
     except ConfigurationError as error:
         mistakes += error.mistakes
     if not _is_local(settings.training.objective):

@@ -8,9 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dl_mqtt_clients.aggregation.fixed_point import BLOCK
-from dl_mqtt_clients.aggregation.strategies import AdaptiveClip, ClipNorm, Mean, Median, PolynomialStaleness, Update
+from dl_mqtt_clients.aggregation.strategies import (
+    AdaptiveClip,
+    ClipNorm,
+    Krum,
+    Mean,
+    Median,
+    MedianClip,
+    PolynomialStaleness,
+    Share,
+    Update,
+)
 from dl_mqtt_clients.aggregation.strategies.norms import global_norm
-from strategy_helpers import SIZE, change, flat, merge, updates_of, variable, vectors
+from strategy_helpers import SIZE, aggregator, change, flat, merge, trainables, updates_of, variable, vectors
 
 
 @given(vectors(most=1), st.floats(0.1, 200))
@@ -86,6 +96,115 @@ def test_two_adaptive_clips_keep_their_own_bounds():
     state = merge(strategy, updates_of([[2.0]], shapes=((1,),)), variables=[variable((1,))]).state
     assert float(state["transform.0.AdaptiveClip/bound"]) == pytest.approx(math.exp(0.1))  # 2 was above 1
     assert float(state["transform.1.AdaptiveClip/bound"]) == pytest.approx(4 * math.exp(-0.1))
+
+
+# ---- the median of the nodes' norms ----
+
+
+def geyer(rounds, factor):
+    """Geyer et al. 2017, Algorithm 1, its median taken of the round before: the change of each round."""
+    bound, path = None, []
+    for rows in rounds:
+        norms = [float(np.linalg.norm(row)) for row in rows]
+        used = factor * np.median(norms) if bound is None else bound
+        path.append(
+            np.mean([row / max(1.0, n / used) if n else row for row, n in zip(rows, norms, strict=True)], axis=0)
+        )
+        bound = factor * np.median(norms) or used
+    return path
+
+
+@pytest.mark.parametrize("reduction", [Mean(), "robust"])
+@given(
+    rounds=st.lists(vectors(4, least=2, most=7), min_size=1, max_size=4).filter(
+        lambda r: np.abs(r[0]).max(1).min() > 1e-3
+    ),
+    factor=st.floats(0.25, 4),
+)
+def test_median_clipping_follows_the_median_of_the_round_before(reduction, rounds, factor):
+    class PlainMean:
+        def reduce(self, stack):
+            return stack.mean()
+
+    strategy = (PlainMean() if reduction == "robust" else reduction) @ MedianClip(factor)
+    rounds = [[np.float32(row).astype(float) for row in rows] for rows in rounds]
+    state = None
+    for rows, expected in zip(rounds, geyer(rounds, factor), strict=True):
+        merged = merge(strategy, updates_of(rows, shapes=((4,),)), variables=trainables(((4,),)), state=state)
+        state = merged.state
+        assert np.allclose(flat(merged.change), expected, atol=1e-4)
+
+
+def test_a_first_round_is_clipped_at_its_own_median():
+    rows = [[1.0], [1.2], [0.8], [1.0], [-50.0]]
+    assert change(Mean() @ MedianClip(3.0), rows) == pytest.approx([(1.0 + 1.2 + 0.8 + 1.0 - 3.0) / 5])
+
+
+def test_an_honest_round_is_left_as_it_is_bit_by_bit():
+    rows = np.random.default_rng(0).normal(size=(9, SIZE))
+    plain, first = merge(Mean(), updates_of(rows)), merge(Mean() @ MedianClip(), updates_of(rows))
+    second = merge(Mean() @ MedianClip(), updates_of(rows), state=first.state)
+    assert [a.tobytes() for a in plain.change] == [a.tobytes() for a in first.change]
+    assert [a.tobytes() for a in plain.change] == [a.tobytes() for a in second.change]
+
+
+def test_only_the_first_round_is_read_again_at_the_end():
+    first = aggregator(Mean() @ MedianClip())
+    assert first.needs_updates
+    updates = updates_of(np.ones((3, SIZE)))
+    for update in updates:
+        first.add(update)
+    second = aggregator(Mean() @ MedianClip(), state=first.result(updates).state)
+    assert not second.needs_updates
+    assert aggregator(Median() @ MedianClip(), state=first.result(updates).state).needs_updates
+
+
+@pytest.mark.parametrize("given_back", [slice(0, 2), slice(0, 4)])
+def test_a_first_round_must_be_given_exactly_what_was_added(given_back):
+    updates = updates_of(np.ones((4, SIZE)))
+    running = aggregator(Mean() @ MedianClip())
+    for update in updates[:3]:
+        running.add(update)
+    with pytest.raises(ValueError, match="updates: expected"):
+        running.result(updates[given_back])
+
+
+def test_fewer_than_half_the_nodes_cannot_raise_the_bound():
+    """What is left of a liar is at most factor · the honest norm, round after round."""
+    strategy, state = Mean() @ MedianClip(2.0), None
+    for size in (10.0, 50.0, 90.0):
+        rows = [[1.0], [1.0], [1.0], [size], [size]]
+        merged = merge(strategy, updates_of(rows, shapes=((1,),)), variables=[variable((1,))], state=state)
+        state = merged.state
+        assert flat(merged.change) == pytest.approx([(3 * 1.0 + 2 * 2.0) / 5])
+
+
+def test_a_round_in_which_nothing_changed_does_not_close_the_door():
+    strategy = Mean() @ MedianClip(2.0)
+    state = merge(strategy, updates_of([np.zeros(SIZE)] * 3)).state
+    assert change(Mean(), [[1.0]]) == pytest.approx(
+        flat(merge(strategy, updates_of([[1.0]], shapes=((1,),)), variables=[variable((1,))], state=state).change)
+    )
+
+
+def test_a_clip_before_another_passes_on_what_it_leaves():
+    rows = [[1.0], [1.0], [40.0]]
+    assert change(Mean() @ MedianClip(3.0) @ ClipNorm(2.0), rows) == pytest.approx([(1 + 1 + 2) / 3])
+    assert change(Mean() @ ClipNorm(2.0) @ MedianClip(3.0), rows) == pytest.approx([(1 + 1 + 2) / 3])
+    assert change(Mean() @ MedianClip(1.5) @ ClipNorm(2.0), rows) == pytest.approx([(1 + 1 + 1.5) / 3])
+
+
+def test_an_update_left_out_by_its_weight_is_left_out_of_a_first_round_too():
+    class NotTheLast:
+        def weigh(self, update):
+            return Share(0.0 if update.node == "node-02" else 1.0)
+
+    assert change(NotTheLast() @ MedianClip(3.0), [[1.0], [3.0], [9.0]]) == pytest.approx([2.0])
+
+
+def test_krum_sees_updates_clipped_at_their_own_median_in_a_first_round():
+    rows = [[1.0, 0.0], [1.1, 0.0], [0.9, 0.0], [0.0, 99.0], [1.0, 0.1]]
+    assert change(Krum(f=1) @ MedianClip(0.5), rows)[0] == pytest.approx(0.5, abs=0.01)
 
 
 # ---- norms ----

@@ -10,6 +10,7 @@ from dl_mqtt_clients.aggregation.strategies.adaptive_clip import AdaptiveClip
 from dl_mqtt_clients.aggregation.strategies.aggregator import Aggregator, Checked, Merged
 from dl_mqtt_clients.aggregation.strategies.bulyan import Bulyan
 from dl_mqtt_clients.aggregation.strategies.clip_norm import ClipNorm
+from dl_mqtt_clients.aggregation.strategies.expression import read_strategy
 from dl_mqtt_clients.aggregation.strategies.fedadagrad import FedAdagrad
 from dl_mqtt_clients.aggregation.strategies.fedadam import FedAdam
 from dl_mqtt_clients.aggregation.strategies.fedavg import FedAvg
@@ -19,8 +20,8 @@ from dl_mqtt_clients.aggregation.strategies.fedyogi import FedYogi
 from dl_mqtt_clients.aggregation.strategies.krum import Krum, MultiKrum
 from dl_mqtt_clients.aggregation.strategies.mean import Mean, UniformMean
 from dl_mqtt_clients.aggregation.strategies.median import Median
+from dl_mqtt_clients.aggregation.strategies.median_clip import MedianClip
 from dl_mqtt_clients.aggregation.strategies.parts import Facts, Part, Share, Update
-from dl_mqtt_clients.aggregation.strategies.registry import parse_strategy
 from dl_mqtt_clients.aggregation.strategies.stack import Stack
 from dl_mqtt_clients.aggregation.strategies.staleness import HingeStaleness, PolynomialStaleness
 from dl_mqtt_clients.aggregation.strategies.strategy import Strategy
@@ -43,6 +44,7 @@ __all__ = [
     "Krum",
     "Mean",
     "Median",
+    "MedianClip",
     "Merged",
     "MultiKrum",
     "Part",
@@ -53,5 +55,5 @@ __all__ = [
     "TrimmedMean",
     "UniformMean",
     "Update",
-    "parse_strategy",
+    "read_strategy",
 ]

@@ -15,8 +15,7 @@ class AdaptiveClip(Part):
     """Δ_k ← Δ_k · min(1, C / ‖Δ_k‖₂), then C ← C · exp(-η (b̄ - γ)), b̄ the share of updates with ‖Δ_k‖₂ ≤ C.
 
     Andrew et al., Differentially Private Learning with Adaptive Clipping, NeurIPS 2021 (arXiv:1905.03871),
-    Algorithm 1; defaults as there. Departure: b̄ is the exact share,
-    without noise: the manager sees the norms anyway.
+    Algorithm 1; defaults as there. Departure: b̄ is the exact share, without noise: the manager sees the norms anyway.
     """
 
     bound: AboveZero = 0.1  # C before the first round
@@ -29,6 +28,6 @@ class AdaptiveClip(Part):
     def scale(self, update: Facts, norm: Callable[[], float], state: Mapping[str, float]) -> float:  # noqa: ARG002
         return clipped(norm(), state["bound"])
 
-    def next(self, state: Mapping[str, float], scales: Sequence[float]) -> Mapping[str, float]:
-        within = sum(scale == 1.0 for scale in scales) / len(scales)
+    def next(self, state: Mapping[str, float], norms: Sequence[float]) -> Mapping[str, float]:
+        within = sum(norm <= state["bound"] for norm in norms) / len(norms)
         return {"bound": state["bound"] * math.exp(-self.lr * (within - self.quantile))}

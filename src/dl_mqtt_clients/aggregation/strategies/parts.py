@@ -107,12 +107,16 @@ class Transform(Protocol):
 
 
 class Adaptive(Protocol):
-    """Transform that learns from round to round."""
+    """Transform that learns from round to round.
+
+    Optional: `looks_ahead` = True when its first round is scaled by what it learns from that round itself: the merge
+    then reads all updates at the end. Not together with `statistics`.
+    """
 
     def initial(self) -> Mapping[str, float]: ...
 
-    def next(self, state: Mapping[str, float], scales: Sequence[float]) -> Mapping[str, float]:
-        """The state after a round in which it answered `scales`, in order of node."""
+    def next(self, state: Mapping[str, float], norms: Sequence[float]) -> Mapping[str, float]:
+        """The state after a round of updates of these norms, as it met them, in order of node."""
         ...
 
 

@@ -11,10 +11,9 @@ import numpy as np
 
 from dl_mqtt_clients.aggregation.fixed_point import BLOCK
 from dl_mqtt_clients.aggregation.strategies.layout import Layout
-from dl_mqtt_clients.aggregation.strategies.parts import Step, Transform, does
+from dl_mqtt_clients.aggregation.strategies.parts import Step
+from dl_mqtt_clients.aggregation.strategies.transforms import State
 from dl_mqtt_clients.errors import StateError
-
-State = Mapping[str, np.ndarray]
 
 
 def run_step(step: Step, changes: Sequence[np.ndarray], layout: Layout, state: State) -> dict[str, np.ndarray]:
@@ -45,28 +44,3 @@ def _slot(state: State, name: str, shape: tuple[int, ...], initial: float) -> np
     if kept.shape != shape:
         raise StateError(f"{name}: expected shape {shape}. Received: {kept.shape}")
     return np.array(kept, dtype=np.float32)
-
-
-def transform_states(transforms: Sequence[Transform], state: State) -> list[dict[str, float]]:
-    """One dictionary a transform: what was kept, or the values before the first round."""
-    states: list[dict[str, float]] = []
-    for i, transform in enumerate(transforms):
-        initial: Mapping[str, float] = transform.initial() if does(transform, "initial") else {}  # type: ignore[attr-defined]
-        states.append({n: float(state.get(f"{_prefix(i, transform)}/{n}", value)) for n, value in initial.items()})
-    return states
-
-
-def next_states(
-    transforms: Sequence[Transform], states: Sequence[Mapping[str, float]], scales: Sequence[Sequence[float]]
-) -> dict[str, np.ndarray]:
-    """The transforms' state after a round; `scales[k][i]` is what transform i answered for update k."""
-    new: dict[str, np.ndarray] = {}
-    for i, (transform, state) in enumerate(zip(transforms, states, strict=True)):
-        if does(transform, "next"):
-            after = transform.next(state, [row[i] for row in scales])  # type: ignore[attr-defined]
-            new |= {f"{_prefix(i, transform)}/{name}": np.array(value, np.float64) for name, value in after.items()}
-    return new
-
-
-def _prefix(index: int, transform: Transform) -> str:
-    return f"transform.{index}.{type(transform).__name__}"
