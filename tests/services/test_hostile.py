@@ -272,8 +272,8 @@ def test_another_lineage_is_followed_with_its_own_readings(memory_url, new_setti
             feed(seen.client, node, readings(2, 64)[:, :4])
             feed(seen.client, node, readings(2, 32))  # of the old kind
             seen.status(node, lambda s: s.readings.malformed == 1 and s.readings.received >= 64, role)
-    assert trainer._window.features == 4
-    assert trainer._window.total == 64
+    assert trainer._held.window.features == 4
+    assert trainer._held.window.total == 64
 
 
 def test_a_trainer_with_fixed_readings_says_that_a_model_of_other_features_is_none_for_it(

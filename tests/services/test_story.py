@@ -55,7 +55,7 @@ def test_a_version_goes_from_global_to_production_with_a_threshold_of_its_own(me
 
 
 def heldout_scores(manager, node):
-    window = Trainer(node, settings=manager.settings, readings=readings(ord(node)))._window
+    window = Trainer(node, settings=manager.settings, readings=readings(ord(node)))._held.window
     model = manager.versions._model
     model.set_weights(manager.versions.weights)
     return model.scores(window.heldout().x)

@@ -47,7 +47,7 @@ def test_it_reads_on_while_it_fits_and_its_status_says_so(fitting, forger):
     status = seen.status("a", lambda s: s.readings.received == 640)
     assert status.state == "fitting"
     assert status.window == 400  # bounded
-    assert fitting._window.total == 640
+    assert fitting._held.window.total == 640
 
 
 def test_it_answers_while_it_fits(fitting, forger):

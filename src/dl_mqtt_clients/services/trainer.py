@@ -6,10 +6,8 @@ While it fits it looks into its inbox after every batch: it reads on, answers, a
 """
 
 import logging
-import random
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
@@ -18,16 +16,17 @@ import numpy as np
 from dl_mqtt_clients.aggregation import histogram
 from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
 from dl_mqtt_clients.config import Settings
-from dl_mqtt_clients.data.window import Snapshot, Window
-from dl_mqtt_clients.errors import ModelError, StateError
+from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.services.from_settings import training, with_brokers
+from dl_mqtt_clients.services.held_readings import HeldReadings
 from dl_mqtt_clients.services.loop import FATAL
 from dl_mqtt_clients.services.node import Node
+from dl_mqtt_clients.services.offering import Offering
 from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
-from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Offer, Readings, Reply, Round, Statistics, Task, decode
+from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Readings, Reply, Round, Statistics, decode
 from dl_mqtt_clients.wire.topics import Role, Stage
 from dl_mqtt_clients.wire.weights import decode as decode_weights
 from dl_mqtt_clients.wire.weights import encode, update_positions
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GATHER_S: Final = 0.05  # readings are taken from the stream so often at most
-NO_UPDATE: Final = "0" * 64  # in a refusal: of a message that could not be read
-HELDOUT: Final = 4096  # newest held-out readings scored for each version
 
 
 class Trainer(Node):
@@ -61,8 +58,9 @@ class Trainer(Node):
     ) -> None:
         settings = with_brokers(settings, broker, data_broker)
         super().__init__(settings.replace(**{"node.id": node_id}) if node_id else settings)
-        self._window = None if readings is None else self._fixed_window(readings, labels)
-        self._is_fixed = self._window is not None
+        self._held = HeldReadings(
+            self.settings, folder=self.folder, readings=readings, labels=labels, on_problem=self._note_problem
+        )
         self._announced: Round | None = None
         self._weights: Sequence[np.ndarray] = ()
         self._fitting = False
@@ -70,10 +68,19 @@ class Trainer(Node):
         self._loss: float | None = None
         self._lacks = ""
         self._evaluated = ("", False)  # version whose statistics were sent, and whether there were any
-        self._accepted = self._refused = 0
         self._outbox = Outbox(self.folder)
-        if self._window is None:
-            self.stream = ReadingStream(
+        self._offering = Offering(
+            self._outbox,
+            loop=self.loop,
+            link=self.link,
+            topics=self.topics,
+            node_id=self.node_id,
+            on_refused=self._note_refusal,
+            on_dropped=self._offer_dropped,
+            on_offered=self._offered,
+        )
+        if readings is None:
+            self.stream = self._held.stream = ReadingStream(
                 self.loop,
                 self.settings,
                 role=self.role,
@@ -90,23 +97,19 @@ class Trainer(Node):
     def _finish(self) -> None:
         with ExitStack() as ends:
             ends.callback(super()._finish)
-            if self._window is not None:
-                self._exit.callback(self._window.close)
-                self._take_in(len(self.stream or ()))  # what waits now is in the window after a restart
+            self._held.close()
 
     def _connected(self) -> None:
         super()._connected()
-        self._outbox.reconnected()
+        self._offering.connected()
         self._consider()
-        if self._outbox.offer is not None:
-            self.loop.at("offer", random.uniform(0.0, 0.2), self._offer)
 
     def _subscriptions(self) -> Sequence[str]:
         return (self.topics.round, self.topics.reply(self.node_id))
 
     def _message(self, delivery: Delivery) -> None:
         if delivery.topic == self.topics.reply(self.node_id):
-            self._replied(decode(delivery.payload, Reply))
+            self._offering.replied(decode(delivery.payload, Reply))
         elif delivery.topic == self.topics.round:
             self._heard(decode(delivery.payload, Round) if delivery.payload else None)
 
@@ -118,48 +121,11 @@ class Trainer(Node):
 
     def _gather(self) -> None:
         """Move what came into the window, so much at a time that others get their turn."""
-        self._take_in(4096)
-        if self._window is not None and len(self.stream or ()):
+        if self._held.take_in(4096):
+            self.status.changed()
+        if self._held.window is not None and len(self.stream or ()):
             self.loop.at("gather", 0.0, self._gather)
         self._consider()
-
-    def _take_in(self, most: int) -> None:
-        if self.stream is None or self._window is None:
-            return
-        batch = self.stream.take(most)
-        if batch is not None:
-            self._window.append(batch.x, batch.labels)
-            self.status.changed()
-
-    def _open_window(self, features: int) -> None:
-        if self._window is not None and self._window.features == features:
-            return
-        if self._window is not None:
-            self._window.close()
-        settings = self.settings.readings
-        spool = self.folder / "readings.bin" if settings.spool else None
-        try:
-            self._window = self._new_window(settings.buffer, features, spool=spool)
-        except StateError as error:
-            self._note_error(error)
-            log.warning("readings are kept in memory only: %s", error)
-            self._window = self._new_window(settings.buffer, features, spool=None)
-        if self._window.set_aside:
-            self.last_error = f"earlier readings set aside: {self._window.set_aside}"[:1000]
-
-    def _fixed_window(self, readings: np.ndarray, labels: np.ndarray | None) -> Window:
-        """A data set instead of a stream: every round learns from all of it."""
-        x = np.ascontiguousarray(readings, dtype=np.float32)
-        window = self._new_window(len(x), x.shape[1], spool=None)
-        window.append(x, np.full(len(x), -1, np.int8) if labels is None else np.asarray(labels, np.int8))
-        return window
-
-    def _new_window(self, capacity: int, features: int, *, spool: Path | None) -> Window:
-        settings = self.settings.readings
-        seed = f"{self.settings.federation.seed}/{self.node_id}"
-        return Window(
-            capacity, features, spool=spool, holdout=settings.holdout, holdout_block=settings.holdout_block, seed=seed
-        )
 
     # ---- rounds ----
 
@@ -173,28 +139,17 @@ class Trainer(Node):
         return msgspec.structs.replace(announced, training=changed)
 
     def _heard(self, announced: Round | None) -> None:
-        self._announced = announced = self._own_way(announced)
-        offer = self._outbox.offer
-        if offer is None:
-            self._consider()
-        elif self._is_current(offer):
-            if announced is not None and announced.mode == "async":
-                self.loop.at("offer", random.uniform(0.0, 0.05), self._offer)  # there is room in the new buffer
-            elif not self.loop.pending("offer"):
-                self.loop.at("offer", 0.0, self._offer)
-        elif announced is not None and not self._outbox.is_older(announced):
-            self._drop_offer()  # an older one a broker brought back: the present one will follow
+        self._announced = self._own_way(announced)
+        self._offering.heard(self._announced)
+        self._consider()
 
     def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002
-        if self._is_fixed and self._window is not None and self._window.features != model.n_features:
-            raise ModelError(
-                f"model: expected {self._window.features} features, as the readings have. Received: {model.n_features}"
-            )
+        self._held.check(model.n_features)
 
     def _adopted(self, weights: Sequence[np.ndarray]) -> None:
         self._weights = weights
         if self.model is not None:
-            self._open_window(self.model.n_features)
+            self._held.open(self.model.n_features)
         self._consider()
 
     def _published_again(self) -> None:
@@ -207,28 +162,27 @@ class Trainer(Node):
 
     def _work(self) -> None:
         """Evaluate a new version, and begin a fit when all that is needed is there."""
-        if self._fitting or self._outbox.offer is not None:
+        if self._fitting or self._offering.is_open:
             return
         try:
             self._evaluate()  # at once: the manager waits for it to put the version into production
         except ModelError as error:
             self._note_error(error)
             self._evaluated = (self.manifest.version if self.manifest else "", True)
-        announced, manifest, model, window = self._announced, self.manifest, self.model, self._window
-        if self._why_not() or announced is None or manifest is None or model is None or window is None:
+        announced, manifest, model = self._announced, self.manifest, self.model
+        if self._why_not() or announced is None or manifest is None or model is None:
             return
-        snapshot = window.snapshot(announced.training.window)
-        x, y = _usable(snapshot, manifest.task)
+        x, y, used = self._held.to_learn(announced.training.window, manifest.task)
         self._lacks = "" if len(x) else "no readings yet that can be learnt from"
         if self._lacks:
             return
         self._fitting, self.state, self._progress = True, "fitting", 0.0
         self.status.changed()
         try:
-            self._fit(announced, manifest, model, x, y, used=snapshot.total)
+            self._fit(announced, manifest, model, x, y, used=used)
         finally:
             self._fitting = False
-            self.state = "waiting" if self._outbox.offer is None else "offering"
+            self.state = "offering" if self._offering.is_open else "waiting"
             self.status.changed()
             self._consider()
 
@@ -245,7 +199,7 @@ class Trainer(Node):
             fraction=announced.fraction,
         )
         lacking = [wanted for wanted in announced.require if wanted not in self.settings.node.attributes]
-        held, new, training = len(self._window or ()), self._new_readings(), announced.training
+        held, new, training = len(self._held), self._new_readings(), announced.training
         checks = (
             (self.manifest is None or self.manifest.version != announced.base, f"version {announced.number} to come"),
             (self._outbox.is_done(announced), f"round {announced.round} is done"),
@@ -262,7 +216,7 @@ class Trainer(Node):
 
     def _new_readings(self) -> int:
         """Since the last accepted update; all of them when the window began anew."""
-        total, used = 0 if self._window is None else self._window.total, self._outbox.used
+        total, used = self._held.total, self._outbox.used
         return total - used if used <= total else total
 
     def _fit(
@@ -309,7 +263,7 @@ class Trainer(Node):
             self._note_error(error)
             self._outbox.done(announced)
             return
-        self._offer()
+        self._offering.offer()
 
     def _store(
         self, announced: Round, manifest: Manifest, base: Sequence[np.ndarray], result: "FitResult", *, used: int
@@ -349,10 +303,10 @@ class Trainer(Node):
 
         Who holds none out yet says so too: the manager waits for all.
         """
-        manifest, model, window = self.manifest, self.model, self._window
-        if manifest is None or model is None or window is None or self._evaluated == (manifest.version, True):
+        manifest, model = self.manifest, self.model
+        heldout = self._held.heldout()
+        if manifest is None or model is None or heldout is None or self._evaluated == (manifest.version, True):
             return
-        heldout = window.heldout(HELDOUT)
         done = (manifest.version, bool(len(heldout)))
         if self._evaluated == done or not self.link.transport.connected:
             return
@@ -363,72 +317,23 @@ class Trainer(Node):
         if self.link.send(self.topics.statistics(self.node_id, self.role), _sums(manifest, scores, heldout.labels)):
             self._evaluated = done
 
-    # ---- offers ----
+    # ---- what the offer came to ----
 
-    def _offer(self) -> None:
-        """Offer what is stored, again and again until answered; nobody relies on delivery."""
-        offer = self._outbox.offer
-        if offer is None:
-            return
-        if not self.link.transport.connected or self._announced is None or not self._is_current(offer):
-            return  # offered again on connect, or on the announcement it belongs to
+    def _offered(self) -> None:
         self.state = "offering"
-        self.loop.at("offer", self._outbox.back_off_s(), self._offer)
-        if self.link.transport.backlog > 8:
-            return  # what was granted is still leaving
-        inline = offer.bytes <= self._announced.inline_bytes
-        self.link.send(self.topics.offer(self.node_id), msgspec.structs.replace(offer, inline=inline))
-        if inline:
-            self._send_chunks(range(self._outbox.chunks(self._announced.chunk_bytes)))
         self.status.changed()
-
-    def _send_chunks(self, indices: Sequence[int]) -> None:
-        offer, announced = self._outbox.offer, self._announced
-        if offer is None or announced is None:
-            return
-        for index in dict.fromkeys(indices):
-            payload = self._outbox.chunk(index, announced.chunk_bytes)
-            if len(payload):
-                self.link.transport.publish(self.topics.update(self.node_id, offer.sha256, index), payload)
-
-    def _replied(self, reply: Reply) -> None:
-        offer = self._outbox.offer
-        if reply.sha256 == NO_UPDATE and reply.kind == "refusal":
-            self._note_refusal(reply)  # of a message that could not be read: who knows whose it was
-            return
-        if offer is None or reply.sha256 != offer.sha256:
-            return
-        self._outbox.answered()
-        self.loop.at("offer", self._outbox.back_off_s(), self._offer)
-        if reply.kind == "grant":
-            self._send_chunks(reply.chunks)
-        elif reply.kind == "receipt":
-            self._accepted += 1
-            self._outbox.used_up()
-            self._drop_offer()
-        elif reply.kind == "refusal":
-            self._note_refusal(reply)
-            self._drop_offer()
 
     def _note_refusal(self, reply: Reply) -> None:
-        self._refused += 1
-        self.last_error = f"round {reply.round}: refused: {reply.reason}"[:1000]
-        self.status.changed()
+        self._note_problem(f"round {reply.round}: refused: {reply.reason}")
 
-    def _drop_offer(self) -> None:
-        self.loop.cancel("offer")
-        self._outbox.drop()
+    def _offer_dropped(self) -> None:
         self.state = "fitting" if self._fitting else "waiting"
         self.status.changed()
         self._consider()
 
-    def _is_current(self, offer: Offer) -> bool:
-        now = self._announced
-        if now is None:
-            return False
-        if now.mode == "async":
-            return now.generation == self._outbox.generation and now.round >= offer.round
-        return (now.round, now.attempt, now.base) == (offer.round, offer.attempt, offer.base)
+    def _note_problem(self, text: str) -> None:
+        self.last_error = text[:1000]
+        self.status.changed()
 
     # ---- status ----
 
@@ -445,12 +350,12 @@ class Trainer(Node):
             detail=(self._why_not() or self._lacks) if self.state == "waiting" else "",
             last_error=self.last_error,
             round=self._announced.round if self._announced else 0,
-            window=len(self._window or ()),
+            window=len(self._held),
             new_readings=self._new_readings(),
             progress=round(self._progress, 3) if self.state == "fitting" else 0.0,
             loss=self._loss,
-            accepted=self._accepted,
-            refused=self._refused,
+            accepted=self._offering.accepted,
+            refused=self._offering.refused,
         )
 
 
@@ -464,11 +369,3 @@ def _sums(manifest: Manifest, scores: np.ndarray, labels: np.ndarray) -> Statist
         loss_sum=float(np.nan_to_num(normal).sum(dtype=np.float64)),  # JSON has no infinity
         readings=len(normal),
     )
-
-
-def _usable(window: Snapshot, task: Task) -> tuple[np.ndarray, np.ndarray | None]:
-    """What a task can learn from: labelled readings; for `anomaly` all that are not labelled anomalous."""
-    if task == "supervised":
-        known = window.labels >= 0
-        return window.x[known], window.labels[known]
-    return window.x[window.labels <= 0], None
