@@ -38,6 +38,7 @@ COMMANDS: Final[Table] = {
         },
     ),
     "status": Command(f"{_ROOM}.status:status", "Show a federation: its manager, nodes and latest rounds."),
+    "health": Command(f"{_ROOM}.health:health", "Ask whether a service on this machine is well."),
     "send": Command(f"{_ROOM}.send:send", "Tell the manager to start, pause or stop."),
 }
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from dl_mqtt_clients.aggregation.files import write_atomically
 from dl_mqtt_clients.errors import DuplicateInstanceError, MessageError
+from dl_mqtt_clients.services.health import Pulse
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.transport.base import Delivery
@@ -51,6 +52,7 @@ class StatusBoard:
         self._topic = topic
         self._instance = instance
         self._past_file = past
+        self._pulse = Pulse(past.parent)
         self._current = current
         self._on_settled = on_settled
         self._link: Link | None = None
@@ -110,6 +112,7 @@ class StatusBoard:
 
     def _hear_ourselves(self, delivery: Delivery, *, lost: bool) -> None:
         self._heard_ourselves = True
+        self._pulse.heard()
         if lost:
             self._say_again()  # a will of a connection that we have replaced
         elif not self._settled and not delivery.retained:
@@ -123,6 +126,7 @@ class StatusBoard:
     def _publish(self) -> None:
         self._loop.cancel("status change")
         self._loop.at("status", EVERY_S * random.uniform(0.8, 1.2), self._again)
+        self._pulse.turned()
         if self._link is None or not self._link.transport.connected:
             return
         payload = encode(self._current())
