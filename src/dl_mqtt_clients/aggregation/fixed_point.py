@@ -40,16 +40,26 @@ class RunningSum:
         self._scaled = np.empty(BLOCK, dtype=np.float64)
         self._steps = np.empty(BLOCK, dtype=np.int64)
 
-    def check(self, update: Sequence[np.ndarray], weight: float, *, scale: float = 1.0, reserved: float = 0.0) -> float:
+    def check(
+        self,
+        update: Sequence[np.ndarray],
+        weight: float,
+        *,
+        scale: float = 1.0,
+        reserved: float = 0.0,
+        at_most: float | None = None,
+    ) -> float:
         """Largest fixed-point value this update may add. RefusedError when the sum might leave its range.
 
-        `reserved`: what was said so of updates that will be added before it.
+        `reserved`: what was said so of updates that will be added before it. `at_most`: no |value| of the update is
+        larger, and all are finite; else all are looked at.
         """
         if not (0 < weight < math.inf):
             raise RefusedError(f"weight: expected a finite number > 0. Received: {weight}")
         if [u.shape for u in update] != [s.shape for s in self._sums]:
             raise RefusedError("update has other shapes than the running sum")
-        largest = max((_largest(u) for u in update), default=0.0) * abs(self._factor(weight, scale))
+        value = max((_largest(u) for u in update), default=0.0) if at_most is None else at_most
+        largest = value * abs(self._factor(weight, scale))
         if not largest < self._headroom - reserved:
             raise RefusedError("update too large for the running sum")
         return largest

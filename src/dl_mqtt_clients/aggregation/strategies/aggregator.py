@@ -66,6 +66,7 @@ class Aggregator:
         self._state = state or {}
         self._transforms = Transforms(strategy.transforms, self._state)
         self._records: dict[str, tuple[Scaled, Share]] = {}
+        self._max_delta = max_delta
         self._waiting = 0.0  # largest fixed-point value of what is added at the end
         self._statistics = StatisticSum(
             layout,
@@ -101,8 +102,13 @@ class Aggregator:
             share = self.strategy.reduction.weigh(update.facts)  # type: ignore[union-attr]
             if share.weight != 0:
                 reserved = self._waiting + sum(c.largest for c in before)
-                scale = share.scale * scaled.scale
-                largest = self._sum.check(trainables, share.weight, scale=scale, reserved=reserved)
+                largest = self._sum.check(
+                    trainables,
+                    share.weight,
+                    scale=share.scale * scaled.scale,
+                    reserved=reserved,
+                    at_most=scaled.norm if scaled.norm <= self._max_delta else None,  # no value is larger than the norm
+                )
         elif not math.isfinite(scaled.scale) or not is_finite(trainables):
             raise RefusedError("update holds NaN or infinity")
         moments = self._statistics.moments(update.arrays, self._transforms.scale_of_statistics(scaled))
