@@ -1,0 +1,36 @@
+"""What a node says of its raw features before there is a scaler, as typed JSON: mergeable sums, never a reading.
+
+Parts of a statistics message; what must fit together beyond type and size is checked where the sums are used
+(`aggregation.feature_statistics`, `aggregation.vocabulary`).
+"""
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from dl_mqtt_clients.wire.messages import Count, Positive
+
+LAST_BIN: Final = 4064  # of a sketch: 16 an octave over all of float32, 2⁻¹²⁶ … 2¹²⁸; negative values count downwards
+MAX_VALUES: Final = 10_000  # of a category, from one node
+
+SketchBin = Annotated[int, Meta(ge=-LAST_BIN, le=LAST_BIN)]
+CategoryValue = Annotated[str, Meta(max_length=256)]
+
+
+class FeatureSums(Struct, frozen=True, kw_only=True):
+    """One numeric feature: Σ over finite readings as count, mean and M2 = Σ(x - mean)², and a sketch of filled bins."""
+
+    count: Count = 0  # finite readings
+    missing: Count = 0  # NaN or infinite
+    mean: float = 0.0
+    m2: Annotated[float, Meta(ge=0.0)] = 0.0
+    bins: Annotated[tuple[SketchBin, ...], Meta(max_length=2 * LAST_BIN + 1)] = ()  # rising
+    counts: Annotated[tuple[Positive, ...], Meta(max_length=2 * LAST_BIN + 1)] = ()  # of each bin
+
+
+class CategorySums(Struct, frozen=True, kw_only=True):
+    """One categorical feature: how often each value was seen; `other` counts values not told."""
+
+    values: Annotated[tuple[CategoryValue, ...], Meta(max_length=MAX_VALUES)] = ()
+    counts: Annotated[tuple[Positive, ...], Meta(max_length=MAX_VALUES)] = ()
+    other: Count = 0
