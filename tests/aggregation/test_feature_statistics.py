@@ -228,15 +228,15 @@ def test_hostile_sums_are_a_value_error_that_names_the_feature(hostile, reason):
 
 
 def test_sums_of_other_features_are_refused():
-    with pytest.raises(ValueError, match="expected 2 features. Received: 1"):
+    with pytest.raises(ValueError, match=r"expected 2 features. Received: 1"):
         FeatureStatistics.from_message((sums(),), features=2)
-    with pytest.raises(ValueError, match="expected the same features. Received: 1 and 2"):
+    with pytest.raises(ValueError, match=r"expected the same features. Received: 1 and 2"):
         FeatureStatistics.empty(1) + FeatureStatistics.empty(2)
 
 
 def test_more_readings_than_a_node_can_hold_are_refused():
     assert FeatureStatistics.from_message((sums(),), features=1, max_readings=3).count.tolist() == [3]
-    with pytest.raises(ValueError, match="expected at most 2 readings. Received: 3"):
+    with pytest.raises(ValueError, match=r"expected at most 2 readings. Received: 3"):
         FeatureStatistics.from_message((sums(),), features=1, max_readings=2)
 
 

@@ -139,9 +139,9 @@ def test_missing_values_do_not_count():
 
 def test_fewer_nodes_than_agreed_are_refused():
     parts = {"a": FeatureStatistics.of(np.ones((5, 2))), "b": FeatureStatistics.empty(2)}
-    with pytest.raises(RefusedError, match="at least 2 nodes. Received: 1"):
+    with pytest.raises(RefusedError, match=r"at least 2 nodes. Received: 1"):
         scaler_from(parts, min_nodes=2)
-    with pytest.raises(RefusedError, match="at least 1 nodes. Received: 0"):
+    with pytest.raises(RefusedError, match=r"at least 1 nodes. Received: 0"):
         scaler_from({}, min_nodes=0)
 
 
