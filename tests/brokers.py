@@ -253,9 +253,9 @@ def our_configuration(folder: Path, *, users: Mapping[str, str] | None = None) -
     text = OUR_CONF.read_text()
     changes = {"listener 1883": "listener {port} 127.0.0.1", "/var/lib/mosquitto/": f"{folder}/"}
     if users is None:
-        changes |= {"allow_anonymous false": "allow_anonymous true", "password_file /etc/mosquitto/passwd": ""}
+        changes |= {"allow_anonymous false": "allow_anonymous true", "password_file /etc/mosquitto/fedlearn/passwd": ""}
     else:
-        changes |= {"/etc/mosquitto/passwd": str(password_file(folder / "passwd", users))}
+        changes |= {"/etc/mosquitto/fedlearn/passwd": str(password_file(folder / "passwd", users))}
     for old, new in changes.items():
         text, found = re.subn(rf"(?m)^([^#\n]*){re.escape(old)}", rf"\g<1>{new}", text)
         assert found == 1, old
