@@ -57,7 +57,7 @@ def _row(what: str, outcome: Outcome, rounds: int, bits: str = "") -> dict[str, 
     found = outcome.found
     counts = f"{found.rounds} of {rounds} rounds, {sum(outcome.kills.values())} kills, {found.receipts} receipts"
     told = f"{counts}, {found.merged} merged, {found.abandoned} in attempts without quorum, {found.waiting} waiting"
-    print(what, "|", told, "|", outcome.kills, *outcome.wrong, sep="\n  ", flush=True)
+    print(what, told, outcome.kills, *outcome.wrong[:20], sep="\n  ", flush=True)
     return {
         "what": what,
         "measured": f"{told}; {outcome.seconds:.0f} s, longest gap {outcome.longest_s:.1f} s",

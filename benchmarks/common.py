@@ -6,6 +6,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,34 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+@contextmanager
+def peaks(pid: int) -> Iterator[list[tuple[float, float]]]:
+    """Memory every 5 ms, as (resident, resident without files)."""
+    samples = [memory_mb(pid)]
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.005):
+            samples.append(memory_mb(pid))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+        samples.append(memory_mb(pid))
+
+
+def memory_mb(pid: int) -> tuple[float, float]:
+    """(resident, resident without files); nothing once the process has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    resident, anonymous = (int(fields.get(name, "0 kB").split()[0]) / 1024 for name in ("VmRSS", "RssAnon"))
+    return resident, anonymous
 
 
 def cpu_s(pid: int) -> float:

@@ -10,14 +10,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.common import child, median, mosquitto
+from benchmarks.common import child, median, memory_mb, mosquitto, peaks
 from benchmarks.raw import RawClient, publish_packet
 from dl_mqtt_clients.wire.messages import Manifest, Offer, Reply, decode
 from dl_mqtt_clients.wire.topics import Topics
@@ -68,15 +67,15 @@ def _federated(url: str, *, codec: str = "float32", repeats: int = REPEATS) -> d
         watcher.subscribe(topics.offer(NODE), topics.reply(NODE))
         counter = RawClient(url, "counter")
         counter.subscribe(topics.update(NODE, "+", "+"))
-        before = _memory_mb(manager.pid)
-        with child("update", "trainer", url, folder), _peaks(manager.pid) as whole:
+        before = memory_mb(manager.pid)
+        with child("update", "trainer", url, folder), peaks(manager.pid) as whole:
             wire = threading.Thread(target=lambda: facts.update(wire=_count(counter)))
             facts: dict = {"weights": weights, "seconds": []}
             wire.start()
             _one_update(watcher, topics, lambda: None)
             wire.join()
             for _ in range(repeats):
-                with _peaks(manager.pid) as upload:
+                with peaks(manager.pid) as upload:
                     seconds, facts["bytes"] = _one_update(watcher, topics, upload.clear)
                 facts["seconds"].append(seconds)
         model_mb = weights / 2**20
@@ -108,32 +107,6 @@ def _count(client: RawClient) -> int:
         total += sum(len(publish_packet(d.topic, b"", packet_id=1)) + len(d.payload) + 3 for d in came)
     client.close()
     return total
-
-
-@contextmanager
-def _peaks(pid: int) -> Iterator[list[tuple[float, float]]]:
-    """Memory every 5 ms, as (resident, resident without files)."""
-    samples = [_memory_mb(pid)]
-    over = threading.Event()
-
-    def sample() -> None:
-        while not over.wait(0.005):
-            samples.append(_memory_mb(pid))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        over.set()
-        thread.join()
-        samples.append(_memory_mb(pid))
-
-
-def _memory_mb(pid: int) -> tuple[float, float]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["VmRSS"].split()[0]) / 1024, int(fields["RssAnon"].split()[0]) / 1024
 
 
 def _settings(url: str, folder: str):
