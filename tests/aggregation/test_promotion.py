@@ -99,6 +99,10 @@ def test_one_lying_node_cannot_push_a_bad_version_through():
     best = {**fleet(*[1.0] * 10), "liar": Quality(1e300)}
     candidate = {**fleet(*[2.0] * 10), "liar": Quality(0.0)}
     assert decide(candidate, best, min_nodes=3).decision == "reject"
+    slightly = {**fleet(*[1.15] * 10), "liar": Quality(0.0)}
+    verdict = decide(slightly, best, min_nodes=3)
+    assert verdict.loss.mean < 0  # the mean alone would let it pass
+    assert verdict.decision == "reject"
 
 
 # ---- noise ----
@@ -115,6 +119,8 @@ def test_noise_between_nodes_is_forgiven_and_the_same_loss_without_it_is_not():
 def test_the_allowance_is_tolerance_plus_standard_error_of_the_pairs():
     change = Change.of([0.1, 0.3, 0.2])
     assert change.mean == pytest.approx(0.2)
+    assert Change.of([0.0, 0.1, 0.8]).worse == pytest.approx(0.3)
+    assert Change.of([-0.8, 0.1, 0.1]).worse == pytest.approx(0.1)
     assert change.standard_error == pytest.approx(0.1 / math.sqrt(3))
     assert change.allowed(tolerance=0.02, max_noise=1.0) == pytest.approx(0.02 + 0.1 / math.sqrt(3))
     assert change.allowed(tolerance=0.02, max_noise=0.01) == pytest.approx(0.03)

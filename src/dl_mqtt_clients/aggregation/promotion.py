@@ -4,14 +4,18 @@ Both are scored by each node on the same held-out readings and reported as a pai
 
     d = 2 · (candidate - best) / (candidate + best)        of the losses, -2 … 2; near 0 the relative change
 
-and the candidate passes if, over K nodes,  mean(d) ≤ tolerance + min(SE, max_noise),  SE = std(d, ddof=1) / √K.
+and the candidate passes if, over K nodes,
+
+    max(mean(d), median(d)) ≤ tolerance + min(SE, max_noise),   SE = std(d, ddof=1) / √K
 
 - *Paired*, so that hard and easy holdouts cancel, and only what differs between the versions counts.
 - *Each node counts alike.* How many readings it has is a node's own word; noise is that between nodes, so nodes are
-  the sample; and a small node that suffers should be seen. Since |d| ≤ 2, nobody moves the mean by more than 2/K.
+  the sample; and a small node that suffers should be seen.
+- *Mean and median.* The mean sees the few that suffer. A node that lies can lower it by 2/K, but not the median of
+  three or more: nothing passes that is worse by more than tolerance + max_noise. It can hold one back, and is named.
 - *The noise has a cap.* One node that gets far worse raises mean and SE alike, and would excuse itself without one.
 - *The best, not the last*, so that small steps cannot add up. A candidate becomes the best only when it is better by
-  more than tolerance and doubt, mean(d) < -(tolerance + 2·SE): by chance alone, half of many slightly worse ones look
+  more than tolerance and doubt, max(…) < -(tolerance + 2·SE): by chance alone, half of many slightly worse ones look
   better.
 
 AUROC, where a node has labels, may not fall likewise; there d = best - candidate.
@@ -20,6 +24,7 @@ AUROC, where a node has labels, may not fall likewise; there d = best - candidat
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Final, Literal
 
 _BEYOND_DOUBT: Final = 2.0  # standard errors: 2.3% by chance
@@ -38,6 +43,7 @@ class Change:
     """Paired differences over nodes; above 0 the candidate is worse."""
 
     mean: float
+    median: float
     standard_error: float  # 0 for fewer than two nodes
     nodes: int
 
@@ -46,7 +52,13 @@ class Change:
         n = len(differences)
         mean = math.fsum(differences) / n if n else 0.0
         spread = math.fsum((d - mean) ** 2 for d in differences)
-        return cls(mean, math.sqrt(spread / (n - 1) / n) if n > 1 else 0.0, n)
+        noise = math.sqrt(spread / (n - 1) / n) if n > 1 else 0.0
+        return cls(mean, median(differences) if n else 0.0, noise, n)
+
+    @property
+    def worse(self) -> float:
+        """What is judged: the larger of mean and median."""
+        return max(self.mean, self.median)
 
     def allowed(self, *, tolerance: float, max_noise: float) -> float:
         return tolerance + min(self.standard_error, max_noise)
@@ -98,7 +110,7 @@ def decide(
     return Verdict(
         "promote" if is_good else "reject",
         reason,
-        becomes_best=is_good and loss.mean < -doubt and auroc.mean <= 0,
+        becomes_best=is_good and loss.worse < -doubt and auroc.worse <= 0,
         loss=loss,
         auroc=auroc if auroc.nodes else None,
         worst_node=max(losses, key=lambda node: (losses[node], node)),
@@ -107,11 +119,11 @@ def decide(
 
 def _compare(loss: tuple[Change, float], auroc: tuple[Change, float]) -> tuple[bool, str]:
     """Changes with what is allowed of each: whether both keep to it, and the words."""
-    fall, allowed_fall = auroc
-    if loss[0].mean <= loss[1] and fall.mean > allowed_fall:
-        return False, f"AUROC {-fall.mean:+.4f}, at least {-allowed_fall:+.4f} allowed, over {fall.nodes} nodes"
-    change, allowed = loss
-    return change.mean <= allowed, f"loss {change.mean:+.2%}, at most {allowed:+.2%} allowed, over {change.nodes} nodes"
+    (change, allowed), (fall, allowed_fall) = loss, auroc
+    if change.worse <= allowed and fall.worse > allowed_fall:
+        return False, f"AUROC {-fall.worse:+.4f}, at least {-allowed_fall:+.4f} allowed, over {fall.nodes} nodes"
+    reason = f"loss {change.worse:+.2%}, at most {allowed:+.2%} allowed, over {change.nodes} nodes"
+    return change.worse <= allowed, reason
 
 
 def _is_sound(quality: Quality) -> bool:
