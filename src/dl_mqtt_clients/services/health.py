@@ -1,6 +1,6 @@
 """A service's pulse, in a file of its state folder: when its loop turned, and when it heard itself through the broker.
 
-Times are seconds since this machine started, the same in all its processes: a clock that is set changes nothing.
+Times are seconds since this machine started, as in /proc/uptime: a clock that is set changes nothing.
 """
 
 import contextlib
@@ -15,6 +15,11 @@ from dl_mqtt_clients.config import Settings
 FILE: Final = "pulse"  # beside the list of instances
 
 
+def uptime_s() -> float:
+    """Where Linux's clock is missing: the next best, which is the same in all processes too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """How long ago, in seconds; infinity: not since this machine started."""
@@ -25,7 +30,7 @@ class Health:
     @classmethod
     def read(cls, folder: Path, *, now: float | None = None) -> Self:
         """From a service's folder; a file that is absent or broken is no sign of life."""
-        now = time.monotonic() if now is None else now
+        now = uptime_s() if now is None else now
         try:
             turned, heard = map(float, (folder / FILE).read_text(encoding="ascii").split())
         except (OSError, ValueError):
@@ -43,11 +48,11 @@ class Pulse:
     def turned(self) -> None:
         new = self._file.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk shows as a pulse that stops
-            new.write_text(f"{time.monotonic()} {self._heard}\n", encoding="ascii")
+            new.write_text(f"{uptime_s():.2f} {self._heard:.2f}\n", encoding="ascii")
             new.replace(self._file)
 
     def heard(self) -> None:
-        self._heard = time.monotonic()
+        self._heard = uptime_s()
         self.turned()
 
 
