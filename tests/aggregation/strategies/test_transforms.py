@@ -194,6 +194,11 @@ def test_a_clip_before_another_passes_on_what_it_leaves():
     assert change(Mean() @ MedianClip(1.5) @ ClipNorm(2.0), rows) == pytest.approx([(1 + 1 + 1.5) / 3])
 
 
+def test_the_median_is_of_norms_as_the_clip_meets_them():
+    strategy = Mean() @ MedianClip(1.5) @ PolynomialStaleness()
+    assert change(strategy, [[8.0], [8.0], [8.0]], staleness=[0, 3, 3]) == pytest.approx([(6 + 4 + 4) / 3])
+
+
 def test_an_update_left_out_by_its_weight_is_left_out_of_a_first_round_too():
     class NotTheLast:
         def weigh(self, update):

@@ -98,7 +98,8 @@ class Robust(Protocol):
 class Transform(Protocol):
     """Multiplies the trainables of one update by a number.
 
-    Optional: `statistics` = True when statistics are multiplied too; `initial` and `next` (see Adaptive).
+    Optional: `statistics` = True when statistics are multiplied too; `weighs_staleness` = True when it answers less for
+    an old update; `initial` and `next` (see Adaptive).
     """
 
     def scale(self, update: Facts, norm: Callable[[], float], state: Mapping[str, float]) -> float:

@@ -20,6 +20,7 @@ class PolynomialStaleness(Part):
 
     a: NotNegative = 0.5
     statistics: ClassVar[bool] = True
+    weighs_staleness: ClassVar[bool] = True
 
     def scale(self, update: Facts, norm: Callable[[], float], state: Mapping[str, float]) -> float:  # noqa: ARG002
         return float((1.0 + update.staleness) ** -self.a)
@@ -37,6 +38,7 @@ class HingeStaleness(Part):
     a: NotNegative = 10.0
     b: NotNegative = 4.0
     statistics: ClassVar[bool] = True
+    weighs_staleness: ClassVar[bool] = True
 
     def scale(self, update: Facts, norm: Callable[[], float], state: Mapping[str, float]) -> float:  # noqa: ARG002
         late = update.staleness - self.b

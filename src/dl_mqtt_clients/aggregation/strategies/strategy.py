@@ -45,6 +45,11 @@ class Strategy:
         return does(self.reduction, "weigh")
 
     @property
+    def weighs_staleness(self) -> bool:
+        """Whether an old update counts less than a new one, as asynchronous rounds need it."""
+        return any(getattr(transform, "weighs_staleness", False) for transform in self.transforms)
+
+    @property
     def min_updates(self) -> int:
         """Fewest updates it can merge: a quorum must not be lower."""
         return int(getattr(self.reduction, "min_updates", 1))
