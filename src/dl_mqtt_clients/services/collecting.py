@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from dl_mqtt_clients.aggregation import rounds as engine
+from dl_mqtt_clients.aggregation.mapped import give_back, mappings
 from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
 from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Update, read_strategy
 from dl_mqtt_clients.config import Settings
@@ -314,6 +315,7 @@ class Collector:
             arrays = self._uploads.read(data)
             if self._codec.scheme is not None and not self._strategy.is_linear:
                 arrays = self._spool.on_disk(number, arrays)
+            give_back(mappings([data]))  # read once for the check; a reduction reads it again, a block at a time
             yield _update(entry.accepted(), arrays)
 
     def _carry_out(self, decisions: Sequence[engine.Decision]) -> None:

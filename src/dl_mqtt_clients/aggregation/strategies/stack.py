@@ -6,10 +6,12 @@ from typing import Final
 
 import numpy as np
 
+from dl_mqtt_clients.aggregation.mapped import give_back, mappings
 from dl_mqtt_clients.aggregation.strategies.parts import Facts
 
 BLOCK_VALUES: Final = 1 << 17  # of all rows together: 512 KiB of float32 stay in the second-level cache
 MIN_WIDTH: Final = 256
+RELEASE_VALUES: Final = 1 << 22  # read from mapped files before their pages are given back: 16 MiB of float32
 
 
 class Stack:
@@ -61,6 +63,7 @@ class Stack:
     def _blocks(self) -> Iterator[tuple[int, slice, np.ndarray]]:
         width = max(BLOCK_VALUES // len(self), MIN_WIDTH)
         space = np.empty((len(self), width), dtype=self._dtype)
+        mapped, read = mappings(array for row in self._flat for array in row), 0
         for position, shape in enumerate(self._shapes):
             size = math.prod(shape)
             for start in range(0, size, width):
@@ -71,4 +74,9 @@ class Stack:
                         np.copyto(into, row[position][columns])
                     else:
                         np.multiply(row[position][columns], scale, out=into)
+                read += block.size
+                if read >= RELEASE_VALUES:
+                    give_back(mapped)
+                    read = 0
                 yield position, columns, block
+        give_back(mapped)
