@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dl_mqtt_clients.aggregation.classification import auroc, average_precision, confusion
-from dl_mqtt_clients.aggregation.histogram import BINS, bin_of, count, quantile
+from dl_mqtt_clients.aggregation.histogram import BINS, BINS_AN_OCTAVE, bin_of, count, quantile
 
 inside = st.floats(2.0**-39, 2.0**23) | st.sampled_from([1.0, 1.001, 1.002, 1.003, 1.01])  # the latter share bins
 scores = hnp.arrays(np.float64, st.integers(1, 30), elements=inside)
@@ -98,6 +98,16 @@ def test_at_a_quantile_of_the_histogram_as_many_have_a_verdict_as_were_asked(nor
     found = confusion(counts, np.zeros(BINS, np.int64), threshold=quantile(counts, q))
     near = counts[max(bin_of(np.array([quantile(counts, q)]))[0] - 1, 0) :][:2].max()  # its edge may be the next bin's
     assert abs(found.false_positives - (1 - q) * len(normal)) <= max(1.0, near)
+
+
+def test_the_thresholds_bin_is_divided_where_the_threshold_lies():
+    """All readings share one bin, spread evenly over it in their logarithm."""
+    normal = 2.0 ** (np.linspace(0.01, 0.99, 1000) / BINS_AN_OCTAVE)
+    for above in (0.25, 0.5, 0.9):
+        found = confusion(count(normal), count(normal), threshold=2.0 ** ((1 - above) / BINS_AN_OCTAVE))
+        assert found.undecided_normal == 1000
+        assert found.false_positives == pytest.approx(1000 * above, abs=15)
+        assert found.true_positives == found.false_positives
 
 
 def test_shares_of_the_counts():

@@ -65,6 +65,15 @@ def test_the_same_nodes_give_the_same_bits_in_whatever_order_they_came(x, order,
     assert np.array_equal(one.scale, other.scale)
 
 
+def test_nor_where_rounding_depends_on_the_order():
+    """1e20 and -1e20 cancel before or after 1 is added."""
+    parts = {name: FeatureStatistics.of(np.full((1, 1), x)) for name, x in (("a", 1e20), ("b", 1.0), ("c", -1e20))}
+    offsets = {
+        float(scaler_from({n: parts[n] for n in order}, min_nodes=3).offset[0]) for order in ("abc", "acb", "cab")
+    }
+    assert len(offsets) == 1
+
+
 @given(hnp.arrays(np.float32, (6, 3), elements=st.floats(width=32)), st.sampled_from(["standard", "minmax", "robust"]))
 def test_any_readings_give_values_that_the_layer_takes(x, kind):
     scaler = scaler_from({"a": FeatureStatistics.of(x), "b": FeatureStatistics.of(np.ones((2, 3)))}, kind, min_nodes=1)
