@@ -51,7 +51,7 @@ def _manager(url: str, folder: str) -> None:
     )  # fmt: skip
     settings = Settings().replace(
         **{
-            "broker.url": url, "rounds.target_updates": NODES, "rounds.min_updates": NODES, "rounds.deadline_s": 120.0,
+            "broker.url": url, "rounds.target_updates": NODES, "rounds.min_updates": NODES, "rounds.deadline_s": 300.0,
             "node.state_dir": f"{folder}/state", "artifacts.dir": f"{folder}/artifacts",
             "rounds.statistics_deadline_s": 0.1, "log.level": "warning",
         }
