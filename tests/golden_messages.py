@@ -6,6 +6,7 @@ from dl_mqtt_clients.wire.messages import (
     Blob,
     Command,
     EarlyStopping,
+    Found,
     Histogram,
     History,
     ManagerStatus,
@@ -45,7 +46,7 @@ MANIFEST = Manifest(
 )
 MANIFEST_JSON = f"""{{
   "v": 1, "stage": "production", "generation": 1, "serial": 7, "version": "{SHA}", "number": 3, "round": 3,
-  "lineage": "{OTHER}", "base": "{OTHER}", "task": "anomaly", "features": ["processId", "userId"],
+  "lineage": "{OTHER}", "base": "{OTHER}", "best": null, "task": "anomaly", "features": ["processId", "userId"],
   "blobs": {{"architecture": {{"sha256": "{OTHER}", "bytes": 900, "chunk_bytes": 262144}}}},
   "variables": [{{"role": "scaler", "shape": [2], "dtype": "float32", "path": "scaling/mean"}}],
   "threshold": 0.5,
@@ -131,7 +132,8 @@ HISTORY_JSON = f"""{{
     "round": 4, "attempt": 2, "outcome": "merged", "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
     "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0}}],
     "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"], "unnamed": 0,
-    "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "examples": 512, "nodes": 1}}, "threshold": 0.5
+    "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "examples": 512, "nodes": 1}}, "threshold": 0.5,
+    "promotion": ""
   }}],
   "omitted": 0
 }}"""
@@ -183,15 +185,28 @@ NODE_STATUS_JSON = f"""{{
 
 STATISTICS = Statistics(
     version=SHA,
-    normal=Histogram(bins=(1000, 1001), counts=(5, 6)),
-    anomalous=Histogram(bins=(1500,), counts=(1,)),
-    loss_sum=2.5,
-    readings=11,
+    found=Found(
+        normal=Histogram(bins=(1000, 1001), counts=(5, 6)),
+        anomalous=Histogram(bins=(1500,), counts=(1,)),
+        loss_sum=2.5,
+        readings=11,
+    ),
+    best=SHA,
+    found_of_best=Found(normal=Histogram(bins=(1002,), counts=(11,)), loss_sum=3.5, readings=11),
 )
 STATISTICS_JSON = f"""{{
-  "v": 1, "version": "{SHA}", "normal": {{"bins": [1000, 1001], "counts": [5, 6]}},
-  "anomalous": {{"bins": [1500], "counts": [1]}}, "labelled_normal": {{"bins": [], "counts": []}},
-  "loss_sum": 2.5, "readings": 11
+  "v": 1, "version": "{SHA}",
+  "found": {{
+    "normal": {{"bins": [1000, 1001], "counts": [5, 6]}},
+    "anomalous": {{"bins": [1500], "counts": [1]}}, "labelled_normal": {{"bins": [], "counts": []}},
+    "loss_sum": 2.5, "readings": 11
+  }},
+  "best": "{SHA}",
+  "found_of_best": {{
+    "normal": {{"bins": [1002], "counts": [11]}},
+    "anomalous": {{"bins": [], "counts": []}}, "labelled_normal": {{"bins": [], "counts": []}},
+    "loss_sum": 3.5, "readings": 11
+  }}
 }}"""
 
 ANOMALY = Anomaly(id="r-17", score=9.5, threshold=0.5, version=SHA, number=3, suppressed=2, timestamp=1700000000)

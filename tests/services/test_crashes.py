@@ -166,9 +166,11 @@ def scaler():
     return SCALER
 
 
-def test_a_manager_killed_after_its_last_merge_still_promotes_and_ends(memory_url, new_settings, monkeypatch):
-    """Nobody may be left who would send statistics."""
-    settings = new_settings(memory_url, **ALL, rounds__statistics_deadline_s=0.5)
+@pytest.mark.parametrize(("gate", "promoted"), [(True, 0), (False, 1)])
+def test_a_manager_killed_after_its_last_merge_ends_though_nobody_is_left_to_judge(
+    memory_url, new_settings, monkeypatch, gate, promoted
+):
+    settings = new_settings(memory_url, **ALL, rounds__statistics_deadline_s=0.5, promotion__gate=gate)
     with trainers(settings), monkeypatch.context() as patch:
         crash_once(patch, Store, "append_history")
         with pytest.raises(_Crash):
@@ -176,7 +178,7 @@ def test_a_manager_killed_after_its_last_merge_still_promotes_and_ends(memory_ur
     manager = start_manager(settings, rounds=1)
     with manager:
         assert manager.wait(10)
-    assert manager.versions.production.number == 1
+    assert manager.versions.production.number == promoted
 
 
 def test_a_report_lost_in_a_crash_is_made_up_from_its_version(memory_url, new_settings, watch, monkeypatch):

@@ -1,54 +1,124 @@
 """What the nodes together know of a version: sums over their held-out readings, scored with exactly that version.
 
 Held-out readings not labelled anomalous give the threshold (never filtered by the present verdict: that feeds on
-itself). Where labels exist, the label-split histograms give a federated AUROC.
+itself). Where labels exist, the label-split histograms give a federated AUROC. Each trainer scores the best version
+before on the same readings, so that the two can be compared as pairs.
 """
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from dl_mqtt_clients.aggregation import histogram
-from dl_mqtt_clients.wire.messages import Metrics, Statistics
+from dl_mqtt_clients.aggregation.promotion import Quality
+from dl_mqtt_clients.wire.messages import Found, Metrics, Statistics
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sums:
+    """Of one version's scores on one node's readings; they add up over nodes. Histograms are [BINS] int64."""
+
+    normal: np.ndarray  # not labelled anomalous
+    labelled_normal: np.ndarray
+    anomalous: np.ndarray
+    loss_sum: float  # of the scores in `normal`
+    readings: int  # in `normal`
+
+    @classmethod
+    def of(cls, scores: np.ndarray, labels: np.ndarray) -> Self:
+        """Scores [n] ≥ 0 and labels [n] (-1 unknown, 0 normal, above 0 anomalous)."""
+        normal = scores[labels <= 0]
+        return cls(
+            normal=histogram.count(normal),
+            labelled_normal=histogram.count(scores[labels == 0]),
+            anomalous=histogram.count(scores[labels > 0]),
+            loss_sum=float(np.nan_to_num(normal).sum(dtype=np.float64)),  # JSON has no infinity
+            readings=len(normal),
+        )
+
+    @classmethod
+    def from_message(cls, found: Found) -> Self:
+        """ValueError when the histograms are not ours."""
+        normal = histogram.from_message(found.normal)
+        return cls(
+            normal=normal,
+            labelled_normal=histogram.from_message(found.labelled_normal),
+            anomalous=histogram.from_message(found.anomalous),
+            loss_sum=found.loss_sum,
+            readings=int(normal.sum()),
+        )
+
+    def to_message(self) -> Found:
+        return Found(
+            normal=histogram.to_message(self.normal),
+            labelled_normal=histogram.to_message(self.labelled_normal),
+            anomalous=histogram.to_message(self.anomalous),
+            loss_sum=self.loss_sum,
+            readings=self.readings,
+        )
+
+    def quality(self) -> Quality | None:
+        """None when nothing was held out; a loss without end when a score was NaN or infinite."""
+        if not self.readings:
+            return None
+        loss = math.inf if self.normal[-1] else self.loss_sum / self.readings
+        return Quality(loss, histogram.auroc(self.labelled_normal, self.anomalous))
 
 
 class Evaluation:
-    """The statistics of one version; a node that sends again replaces what it sent."""
+    """The statistics of one version, and of the best before it; a node that sends again replaces what it sent."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, best: str | None = None) -> None:
         self.version = version
-        self._parts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, np.ndarray, float, int]] = {}
+        self.best = best
+        self._found: dict[tuple[str, str], Sums] = {}
+        self._of_best: dict[str, Sums] = {}
 
     def add(self, node: str, role: str, statistics: Statistics) -> None:
         """ValueError when the histograms are not ours. Predictors count for the AUROC only."""
-        normal = histogram.from_message(statistics.normal)
-        labelled = histogram.from_message(statistics.labelled_normal)
-        anomalous = histogram.from_message(statistics.anomalous)
-        if role != "trainer":
-            normal = np.zeros_like(normal)
-        readings = int(normal.sum())
-        self._parts[node, role] = (normal, labelled, anomalous, statistics.loss_sum if readings else 0.0, readings)
+        found = Sums.from_message(statistics.found)
+        if role == "trainer" and self.best is not None and statistics.best == self.best and statistics.found_of_best:
+            self._of_best[node] = Sums.from_message(statistics.found_of_best)
+        self._found[node, role] = found
 
     def nodes(self, role: str) -> int:
         """How many nodes have answered in this role."""
-        return sum(r == role for _, r in self._parts)
+        return sum(r == role for _, r in self._found)
 
     def threshold(self, quantile: float) -> float | None:
         """Score below which a share `quantile` of all held-out readings lies; None when there are none."""
-        return histogram.quantile(self._sum(0), quantile)
+        return histogram.quantile(_total(s.normal for s in self._of_trainers().values()), quantile)
+
+    def qualities(self) -> tuple[dict[str, Quality], dict[str, Quality] | None]:
+        """Node -> quality of this version, and of the best; None when there is none to compare with."""
+        best = None if self.best is None else _qualities(self._of_best)
+        return _qualities(self._of_trainers()), best
 
     def metrics(self, known: Metrics = Metrics()) -> Metrics:  # noqa: B008 - frozen
         """`known` with what the nodes say."""
-        readings = sum(part[4] for part in self._parts.values())
-        loss = sum(part[3] for part in self._parts.values()) / readings if readings else None
+        trainers, everybody = self._of_trainers().values(), self._found.values()
+        readings = sum(s.readings for s in trainers)
         return Metrics(
             loss=known.loss,
-            holdout_loss=loss,
-            auroc=histogram.auroc(self._sum(1), self._sum(2)),
+            holdout_loss=sum(s.loss_sum for s in trainers) / readings if readings else None,
+            auroc=histogram.auroc(_total(s.labelled_normal for s in everybody), _total(s.anomalous for s in everybody)),
             examples=known.examples,
             nodes=known.nodes,
         )
 
-    def _sum(self, place: int) -> np.ndarray:
-        total = np.zeros(histogram.BINS, dtype=np.int64)
-        for part in self._parts.values():
-            total += part[place]  # type: ignore[arg-type]
-        return total
+    def _of_trainers(self) -> dict[str, Sums]:
+        return {node: sums for (node, role), sums in self._found.items() if role == "trainer"}
+
+
+def _total(histograms: Iterable[np.ndarray]) -> np.ndarray:
+    total = np.zeros(histogram.BINS, dtype=np.int64)
+    for counts in histograms:
+        total += counts
+    return total
+
+
+def _qualities(found: dict[str, Sums]) -> dict[str, Quality]:
+    return {node: quality for node, sums in found.items() if (quality := sums.quality()) is not None}

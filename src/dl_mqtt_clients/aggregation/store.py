@@ -35,6 +35,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     serial: int = 0
     current: Manifest | None = None  # stage `global`
     production: Manifest | None = None
+    best: Manifest | None = None  # promoted, of this lineage: what a candidate has to be as good as
     recent: dict[str, str] = {}  # node -> hash of its last update in a merged round: the same offer, the same receipt
     strategy: str = ""  # how the last round was merged
     strategy_state: str | None = None  # blob with what that strategy keeps from round to round
@@ -121,12 +122,13 @@ class Store:
 
     def keep(self, newest: int) -> None:
         """Delete the oldest versions and the blobs only they needed; published ones stay."""
-        published = {m.version for m in (self.stages.current, self.stages.production) if m}
+        stages = (self.stages.current, self.stages.production, self.stages.best)
+        published = {m.version for m in stages if m}
         for manifest in self.versions()[: -newest or None]:
             if manifest.version not in published:
                 (self._versions / f"{manifest.version}.json").unlink(missing_ok=True)
         needed = {b.sha256 for p in self._versions.glob("*.json") for b in self._blobs_of(p)}
-        for stage in (self.stages.current, self.stages.production):
+        for stage in stages:
             needed |= {b.sha256 for b in stage.blobs.values()} if stage else set()
         needed.add(self.stages.strategy_state or "")
         for file in self._blobs.iterdir():

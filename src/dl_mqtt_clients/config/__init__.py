@@ -1,5 +1,6 @@
 """Configuration: `federated_learning.yaml`, environment and flags as typed, frozen values."""
 
+from dl_mqtt_clients.config.agreement import PromotionSettings, ScalingSettings, ThresholdSettings
 from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
 from dl_mqtt_clients.config.load import load_settings
 from dl_mqtt_clients.config.local import (
@@ -20,7 +21,6 @@ from dl_mqtt_clients.config.shared import (
     ModelSettings,
     ReduceOnPlateauSettings,
     RoundSettings,
-    ThresholdSettings,
     TrainingSettings,
     TransferSettings,
 )
@@ -38,9 +38,11 @@ __all__ = [
     "ModelSettings",
     "NodeSettings",
     "PredictorSettings",
+    "PromotionSettings",
     "ReadingSettings",
     "ReduceOnPlateauSettings",
     "RoundSettings",
+    "ScalingSettings",
     "Settings",
     "ThresholdSettings",
     "TrainingSettings",

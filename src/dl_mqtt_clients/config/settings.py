@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
+from dl_mqtt_clients.config.agreement import PromotionSettings, ScalingSettings, ThresholdSettings
 from dl_mqtt_clients.config.base import Section
 from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
 from dl_mqtt_clients.config.local import (
@@ -25,7 +26,6 @@ from dl_mqtt_clients.config.shared import (
     FederationSettings,
     ModelSettings,
     RoundSettings,
-    ThresholdSettings,
     TrainingSettings,
     TransferSettings,
 )
@@ -45,7 +45,9 @@ class Settings(Section):
     transfer: TransferSettings = TransferSettings()
     training: TrainingSettings = TrainingSettings()
     readings: ReadingSettings = ReadingSettings()
+    scaling: ScalingSettings = ScalingSettings()
     threshold: ThresholdSettings = ThresholdSettings()
+    promotion: PromotionSettings = PromotionSettings()
     predictor: PredictorSettings = PredictorSettings()
     data: DataSettings = DataSettings()
     generator: GeneratorSettings = GeneratorSettings()

@@ -88,9 +88,11 @@ class RoundSettings(Section):
         description="Attributes a node must have to take part, such as gpu=true or site=north; empty: any node.",
     )
     strategy: Text = Field(
-        default="FedAvg",
-        description="How updates become a version: FedAdam(lr=0.01) @ TrimmedMean(0.1) @ ClipNorm(1.0), "
-        "or a rule of your own as module:name.",
+        default="FedAvg @ MedianClip",
+        min_length=1,
+        description="How updates become a version, such as FedAdam(lr=0.01) @ TrimmedMean(0.1) @ ClipNorm(1.0), "
+        "or a rule of your own as module:name. In mode async PolynomialStaleness is added unless another rule weighs "
+        "staleness.",
     )
     rules_folder: Text = Field(
         default=".", min_length=1, description="Folder where the modules of rules of your own are looked for first."
@@ -184,14 +186,3 @@ class TrainingSettings(Section):
     )
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
     reduce_on_plateau: ReduceOnPlateauSettings = ReduceOnPlateauSettings()
-
-
-class ThresholdSettings(Section):
-    """Above which score a reading is an anomaly."""
-
-    quantile: float = Field(
-        default=0.99, gt=0.0, lt=1.0, description="Quantile of all nodes' held-out scores that is the threshold."
-    )
-    value: NotNegative | None = Field(
-        default=None, description="A fixed threshold (a score) instead; null: the quantile."
-    )

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dl_mqtt_clients.errors import TransferError
@@ -16,6 +16,7 @@ from dl_mqtt_clients.wire.weights import header_limit, nbytes
 log = logging.getLogger(__name__)
 
 NEEDED: Final = ("architecture", "weights")
+LIKE_WEIGHTS: Final = ("weights", "best")  # blobs that hold a value for each variable
 MAX_ARCHITECTURE_BYTES: Final = 16 * 1024 * 1024
 FIRST_PAUSE_S: Final = 1.0  # before missing chunks are asked for again
 LAST_PAUSE_S: Final = 30.0
@@ -26,6 +27,8 @@ Blobs = dict[str, bytes | bytearray]
 class Fetcher:
     """One manifest at a time; a newer one replaces it. `on_ready(manifest, blobs)` runs when all is verified.
 
+    `names`: of the blobs to fetch, as far as a manifest has them.
+
     What does not come, or comes wrong, is asked for again, ever more seldom: the manager may repair it at any time.
     """
 
@@ -35,6 +38,7 @@ class Fetcher:
         topics: Topics,
         transport: Transport,
         *,
+        names: Sequence[str] = NEEDED,
         limit_bytes: int,
         on_ready: Callable[[Manifest, Blobs], None],
         on_error: Callable[[str], None],
@@ -42,6 +46,7 @@ class Fetcher:
         self._loop = loop
         self._topics = topics
         self._transport = transport
+        self._names = names
         self._limit = limit_bytes
         self._on_ready = on_ready
         self._on_error = on_error
@@ -57,7 +62,7 @@ class Fetcher:
 
     def want(self, manifest: Manifest) -> None:
         """Fetch what of this manifest is not held yet; of what was being fetched, what it needs too goes on."""
-        needed = {blob.sha256: blob for blob in (manifest.blobs[name] for name in NEEDED)}
+        needed = {blob.sha256: blob for blob in self._wanted_of(manifest).values()}
         going = self._downloads
         self.cancel(but=needed)
         self._held = {k: v for k, v in self._held.items() if k in needed}
@@ -141,7 +146,10 @@ class Fetcher:
             return
         self._manifest = None
         self._loop.cancel("fetch")
-        self._on_ready(manifest, {name: self._held[manifest.blobs[name].sha256] for name in NEEDED})
+        self._on_ready(manifest, {name: self._held[blob.sha256] for name, blob in self._wanted_of(manifest).items()})
+
+    def _wanted_of(self, manifest: Manifest) -> dict[str, Blob]:
+        return {name: manifest.blobs[name] for name in self._names if name in manifest.blobs}
 
 
 def check_sizes(manifest: Manifest, *, stage: str, max_parameters: int) -> None:
@@ -154,9 +162,11 @@ def check_sizes(manifest: Manifest, *, stage: str, max_parameters: int) -> None:
     parameters = sum(math.prod(v.shape) for v in manifest.variables)
     if parameters > max_parameters:
         raise TransferError(f"manifest: expected at most {max_parameters} parameters. Announced: {parameters}")
-    architecture, weights = (manifest.blobs[name].bytes for name in NEEDED)
+    architecture = manifest.blobs["architecture"].bytes
     if architecture > MAX_ARCHITECTURE_BYTES:
         raise TransferError(f"architecture: expected at most {MAX_ARCHITECTURE_BYTES} bytes. Announced: {architecture}")
     size, header = nbytes(manifest.variables), header_limit(len(manifest.variables))
-    if not size <= weights <= size + header + 8:
-        raise TransferError(f"weights: expected {size} to {size + header + 8} bytes. Announced: {weights}")
+    for name in LIKE_WEIGHTS:
+        announced = manifest.blobs[name].bytes if name in manifest.blobs else size
+        if not size <= announced <= size + header + 8:
+            raise TransferError(f"{name}: expected {size} to {size + header + 8} bytes. Announced: {announced}")

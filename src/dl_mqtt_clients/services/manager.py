@@ -105,7 +105,7 @@ class Manager(Service):
             versions=self.versions,
             settings=self.settings,
             roster=self._roster,
-            on_production=self._production_changed,
+            on_judged=self._judged,
         )
 
     # ---- life ----
@@ -258,7 +258,7 @@ class Manager(Service):
         if delivery.retained:
             return  # it was for a manager of the past
         try:
-            answer = self._obey(decode(delivery.payload, Command).command)
+            answer = self._obey(decode(delivery.payload, Command))
         except MessageError as error:
             self._answer(delivery, Answer(ok=False, message=str(error)))
             raise
@@ -269,19 +269,34 @@ class Manager(Service):
         if topic and topic.startswith(self._topics.answer("")):  # nowhere else
             self._link.transport.publish(topic, encode(answer), correlation=delivery.correlation)
 
-    def _obey(self, command: str) -> Answer:
+    def _obey(self, order: Command) -> Answer:
+        command = order.command
         if command == "stop":
             self.stop()
         elif command in ("pause", "start"):
             self._cycle.pause(paused=command == "pause")
             self._status.changed(now=True)
         else:
-            return Answer(ok=False, message=f"{command}: not known to this manager")
+            return self._decide(order)
         return Answer(ok=True, message=command)
+
+    def _decide(self, order: Command) -> Answer:
+        """What becomes production, by an operator's word."""
+        try:
+            if order.command == "promote":
+                done = self._promoting.promote()
+            elif order.command == "rollback":
+                done = self._promoting.roll_back(order.version)
+            else:
+                return Answer(ok=False, message=f"{order.command}: not known to this manager")
+        except (ModelError, OSError) as error:
+            return Answer(ok=False, message=str(error)[:2000])
+        self._status.changed(now=True)
+        return Answer(ok=True, message=done)
 
     # ---- what follows ----
 
-    def _production_changed(self) -> None:
+    def _judged(self) -> None:
         self._publisher.publish(self.versions.published())
         self._publish_history()
         self._status.changed()

@@ -13,7 +13,7 @@ from dl_mqtt_clients.aggregation.files import only_one
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import ReadingParser
 from dl_mqtt_clients.errors import DataError, MessageError, ModelError, TransferError
-from dl_mqtt_clients.services.fetch import Blobs, Fetcher, check_sizes
+from dl_mqtt_clients.services.fetch import NEEDED, Blobs, Fetcher, check_sizes
 from dl_mqtt_clients.services.from_settings import address, use_backend_of
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Service
@@ -35,6 +35,7 @@ class Node(Service):
 
     role: ClassVar[Role]
     stage: ClassVar[Stage]  # the versions it follows
+    blobs: ClassVar[Sequence[str]] = NEEDED  # what it fetches of them
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -70,6 +71,7 @@ class Node(Service):
             self.loop,
             self.topics,
             self.link.transport,
+            names=self.blobs,
             limit_bytes=settings.transfer.max_update_bytes,
             on_ready=self._fetched,
             on_error=self._refuse_model,
@@ -174,17 +176,15 @@ class Node(Service):
         if self.state == "fetching":
             self.state = "waiting"
         try:
-            self._take(manifest, bytes(blobs["architecture"]), blobs["weights"])
+            self._take(manifest, blobs)
         except (ModelError, TransferError, DataError) as error:
             self._refuse_model(str(error))
         self.status.changed()
 
-    def _take(self, manifest: Manifest, description: bytes, data: bytes | bytearray) -> None:
+    def _take(self, manifest: Manifest, blobs: Blobs) -> None:
         """Adopt a version, or keep the old one altogether: ModelError, TransferError, DataError say why."""
-        model = self._rebuilt(manifest, description)
-        weights = decode_weights(data, manifest.variables)
-        if not all(np.isfinite(w).all() for w in weights):
-            raise ModelError("weights: they hold NaN or infinity")
+        model = self._rebuilt(manifest, bytes(blobs["architecture"]))
+        weights = _finite(decode_weights(blobs["weights"], manifest.variables))
         parser = self._parser_for(model) if model is not self.model else None
         self._prepare(model, weights)
         if parser is not None and self.stream is not None:
@@ -222,6 +222,12 @@ class Node(Service):
         self.last_error = f"model refused: {reason}"[:1000]
         log.warning("%s", self.last_error)
         self.status.changed()
+
+
+def _finite(weights: list[np.ndarray]) -> list[np.ndarray]:
+    if not all(np.isfinite(w).all() for w in weights):
+        raise ModelError("weights: they hold NaN or infinity")
+    return weights
 
 
 def _newness(manifest: Manifest) -> tuple[int, int]:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 import numpy as np
 
-from dl_mqtt_clients.aggregation import histogram
+from dl_mqtt_clients.aggregation.evaluation import Sums
 from dl_mqtt_clients.aggregation.files import write_atomically
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import Batch
 from dl_mqtt_clients.data.window import Window
 from dl_mqtt_clients.errors import DataError, ModelError, TransferError, WireError
+from dl_mqtt_clients.services.fetch import Blobs
 from dl_mqtt_clients.services.from_settings import with_brokers
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.stream import ReadingStream
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST: Final = float(np.finfo(np.float32).max)
+FILES: Final = {"architecture": "architecture.json", "weights": "weights.safetensors"}  # of a blob, in its folder
 LABELLED: Final = 4096  # newest labelled readings kept to measure a new model on
 
 
@@ -101,13 +103,13 @@ class Predictor(Node):
         self._measure()
         self._score()
 
-    def _take(self, manifest: Manifest, description: bytes, data: bytes | bytearray) -> None:
-        super()._take(manifest, description, data)
+    def _take(self, manifest: Manifest, blobs: Blobs) -> None:
+        super()._take(manifest, blobs)
         if self._loading:
             return
         try:  # so that we can start from it without broker or manager
-            self._keep("architecture.json", description)
-            self._keep("weights.safetensors", data)
+            for name, file in FILES.items():
+                self._keep(file, blobs[name])
             self._keep("production.json", encode(manifest))
         except OSError as error:
             self._note_error(error)
@@ -125,11 +127,7 @@ class Predictor(Node):
         self._loading = True
         try:
             manifest = decode((self.folder / "production.json").read_bytes(), Manifest)
-            description, data = (
-                self._stored(manifest, blob, file)
-                for blob, file in (("architecture", "architecture.json"), ("weights", "weights.safetensors"))
-            )
-            self._take(manifest, description, data)
+            self._take(manifest, {name: self._stored(manifest, name, file) for name, file in FILES.items()})
         except FileNotFoundError:
             return
         except (OSError, WireError, ModelError, DataError) as error:
@@ -159,11 +157,7 @@ class Predictor(Node):
         if not len(recent):
             return
         scores = self.model.scores(recent.x)
-        statistics = Statistics(
-            version=self.manifest.version,
-            labelled_normal=histogram.to_message(histogram.count(scores[recent.labels == 0])),
-            anomalous=histogram.to_message(histogram.count(scores[recent.labels > 0])),
-        )
+        statistics = Statistics(version=self.manifest.version, found=Sums.of(scores, recent.labels).to_message())
         if self.link.send(self.topics.statistics(self.node_id, self.role), statistics):
             self._measured = self.manifest.version
 

@@ -1,4 +1,8 @@
-"""The newest version on its way into production: what the nodes find with it is added up, and then it is promoted."""
+"""The newest version on its way into production: what the nodes find with it is added up, and then it is judged.
+
+It is promoted when it is as good as the best one promoted in its lineage (`aggregation.promotion`), or else stays
+`global`: nodes train on it, no predictor sees it.
+"""
 
 import logging
 from collections.abc import Callable
@@ -7,13 +11,14 @@ from typing import Final
 import msgspec
 
 from dl_mqtt_clients.aggregation.evaluation import Evaluation
+from dl_mqtt_clients.aggregation.promotion import Verdict, decide
 from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.config import Settings
-from dl_mqtt_clients.errors import MessageError
+from dl_mqtt_clients.errors import MessageError, ModelError
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.versions import Versions
-from dl_mqtt_clients.wire.messages import Statistics
+from dl_mqtt_clients.wire.messages import Metrics, Statistics
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +27,7 @@ LATE_S: Final = 0.3  # statistics that come after the promotion are looked at to
 
 
 class Promoting:
-    """`on_production()` runs when what is in production has changed, in version, threshold or metrics."""
+    """`on_judged()` runs when something is known that was not: what is in production, or what became of a version."""
 
     def __init__(
         self,
@@ -32,32 +37,34 @@ class Promoting:
         versions: Versions,
         settings: Settings,
         roster: Roster,
-        on_production: Callable[[], None],
+        on_judged: Callable[[], None],
     ) -> None:
+        self.rejected = 0  # versions in a row
         self._loop, self._store, self._versions, self._roster = loop, store, versions, roster
-        self._settings, self._on_production = settings, on_production
+        self._settings, self._on_judged = settings, on_judged
         self._measuring: set[str] = set()  # predictors whose streams have labels
-        self._evaluation = Evaluation(versions.current.version)
+        self._verdict: Verdict | None = None  # on the newest version
+        self._evaluation = self._new_evaluation()
 
     def begin(self) -> None:
         """The newest version is another one: ask what the nodes find with it."""
-        self._evaluation = Evaluation(self._versions.current.version)
-        self._loop.at("promote", self._settings.rounds.statistics_deadline_s, self.finish)
+        self._evaluation, self._verdict = self._new_evaluation(), None
+        self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
 
     def resume(self) -> None:
-        """After a start: a former process may have been killed before it promoted."""
+        """After a start: a former process may have been killed before it judged."""
         if self._versions.unpromoted and self._versions.current.number:
-            self._loop.at("promote", self._settings.rounds.statistics_deadline_s, self.finish)
+            self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
 
     def finish(self) -> None:
-        """No more is waited for: promote the newest version with what is known."""
-        if self._versions.unpromoted and self._versions.current.number:
-            self._promote()
+        """No more is waited for: judge the newest version by what is known."""
+        if self._verdict is None and self._versions.unpromoted and self._versions.current.number:
+            self._judge()
 
     @property
     def is_done(self) -> bool:
-        """Whether the newest version is in production, and nobody who measured earlier ones may still tell of it."""
-        if self._versions.unpromoted:
+        """Whether the newest version is judged, and nobody who measured earlier ones may still tell of it."""
+        if self._versions.unpromoted and self._verdict is None:
             return False
         expected = len(self._measuring & self._roster.live_nodes())
         complete = self._evaluation.nodes("predictor") >= expected
@@ -73,10 +80,34 @@ class Promoting:
             raise MessageError(str(error)) from error
         if role == "predictor":
             self._measuring.add(node)
-        if not self._versions.unpromoted:
-            self._loop.at("late statistics", LATE_S, self._promote)
+        if not self._versions.unpromoted or self._verdict is not None:
+            self._loop.at("late statistics", LATE_S, self._judge)
         elif self._has_heard_all():
-            self._promote()
+            self._judge()
+
+    def promote(self) -> str:
+        """By an operator's word: the newest version, whatever was found. What was done, in words."""
+        self._apply(Verdict("promote", "by an operator's word", becomes_best=True))
+        return f"version {self._versions.current.number} is in production"
+
+    def roll_back(self, version: str | None) -> str:
+        """Put an earlier version into production: this one, or the one before the present. ModelError when none is."""
+        earlier = self._before_production() if version is None else version
+        production = self._versions.restore(earlier)
+        self._on_judged()
+        return f"version {production.number} is in production"
+
+    def _before_production(self) -> str:
+        production = self._versions.production
+        promoted = [r for r in self._store.history(1000) if r.promotion.startswith("promote") and r.version]
+        earlier = [r.version for r in promoted if production is None or r.number < production.number]
+        kept = [v for v in earlier if v is not None and self._store.version(v) is not None]
+        if not kept:
+            raise ModelError("versions: expected one that was in production before. Received: none is kept")
+        return kept[-1]
+
+    def _new_evaluation(self) -> Evaluation:
+        return Evaluation(self._versions.current.version, best=self._versions.current.best)
 
     def _has_heard_all(self) -> bool:
         """Whether no more statistics of the newest version can be waited for; the base waits for readings as well."""
@@ -88,20 +119,64 @@ class Promoting:
         many = self._evaluation.nodes("trainer") + self._evaluation.nodes("predictor") >= MOST_STATISTICS
         return self._roster.is_known(node) and (not many or node in self._roster.live_nodes())
 
-    def _promote(self) -> None:
-        """Publish the newest version for production, with the threshold its nodes' statistics give."""
-        self._loop.cancel("promote")
-        if self._versions.unpromoted:
+    # ---- judging ----
+
+    def _judge(self) -> None:
+        if self._verdict is None or self._verdict.decision == "wait":
+            self._apply(self._found())
+        elif not self._versions.unpromoted:
+            self._apply(self._verdict)  # with the threshold and the metrics as they are known now
+
+    def _found(self) -> Verdict:
+        """What the gate says."""
+        rules = self._settings.promotion
+        if not rules.gate:
+            return Verdict("promote", "the gate is open", becomes_best=True)
+        candidate, best = self._evaluation.qualities()
+        return decide(
+            candidate,
+            best,
+            tolerance=rules.tolerance,
+            auroc_tolerance=rules.auroc_tolerance,
+            max_noise=rules.max_noise,
+            min_nodes=rules.min_nodes,
+        )
+
+    def _apply(self, verdict: Verdict) -> None:
+        """Put the newest version into production, with the threshold its nodes' statistics give; or keep it back."""
+        self._loop.cancel("judge")
+        first = self._verdict is None
+        self._verdict = verdict
+        if first:
             self._loop.at("measured", self._settings.rounds.statistics_deadline_s, lambda: None)
-        threshold = self._settings.threshold.value
-        if threshold is None:
-            threshold = self._evaluation.threshold(self._settings.threshold.quantile)
+            self.rejected = self.rejected + 1 if verdict.decision == "reject" else 0
+            current = self._versions.current
+            log.info("version %d: %s: %s", current.number, verdict.decision, verdict.reason)
         metrics = self._evaluation.metrics(self._versions.current.metrics)
-        if not self._versions.promote(threshold=threshold, metrics=metrics):
-            return
-        production = self._versions.production
+        threshold = self._threshold()
+        changed = verdict.decision == "promote" and self._versions.promote(
+            threshold=threshold, metrics=metrics, becomes_best=verdict.becomes_best
+        )
+        if first or changed:
+            self._record(verdict, metrics)
+            self._on_judged()
+
+    def _threshold(self) -> float | None:
+        if self._settings.threshold.value is not None:
+            return self._settings.threshold.value
+        return self._evaluation.threshold(self._settings.threshold.quantile)
+
+    def _record(self, verdict: Verdict, metrics: Metrics) -> None:
+        """In the report of the round that made the version."""
+        current, production = self._versions.current, self._versions.production
         last = next(iter(self._store.history(1)), None)
-        if production is not None and last is not None and last.version == production.version:
-            threshold = production.threshold
-            self._store.append_history(msgspec.structs.replace(last, metrics=metrics, threshold=threshold))
-        self._on_production()
+        if last is None or last.version != current.version:
+            return
+        promoted = production is not None and production.version == current.version
+        report = msgspec.structs.replace(
+            last,
+            metrics=metrics,
+            threshold=production.threshold if promoted and production else None,
+            promotion=f"{verdict.decision}: {verdict.reason}"[:2000],
+        )
+        self._store.append_history(report)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import msgspec
 import numpy as np
 
-from dl_mqtt_clients.aggregation import histogram
 from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.services.evaluating import Evaluating
+from dl_mqtt_clients.services.fetch import NEEDED, Blobs
 from dl_mqtt_clients.services.from_settings import training, with_brokers
 from dl_mqtt_clients.services.held_readings import HeldReadings
 from dl_mqtt_clients.services.loop import FATAL
@@ -45,6 +46,7 @@ class Trainer(Node):
 
     role: ClassVar[Role] = "trainer"
     stage: ClassVar[Stage] = "global"
+    blobs: ClassVar[Sequence[str]] = (*NEEDED, "best")
 
     def __init__(
         self,
@@ -63,11 +65,12 @@ class Trainer(Node):
         )
         self._announced: Round | None = None
         self._weights: Sequence[np.ndarray] = ()
+        self._best: Sequence[np.ndarray] | None = None  # of the best version before this one
         self._fitting = False
         self._progress = 0.0
         self._loss: float | None = None
         self._lacks = ""
-        self._evaluated = ("", False)  # version whose statistics were sent, and whether there were any
+        self._evaluating = Evaluating(self._send_statistics)
         self._outbox = Outbox(self.folder)
         self._offering = Offering(
             self._outbox,
@@ -146,6 +149,10 @@ class Trainer(Node):
     def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002
         self._held.check(model.n_features)
 
+    def _take(self, manifest: Manifest, blobs: Blobs) -> None:
+        super()._take(manifest, blobs)
+        self._best = decode_weights(blobs["best"], manifest.variables) if "best" in blobs else None
+
     def _adopted(self, weights: Sequence[np.ndarray]) -> None:
         self._weights = weights
         if self.model is not None:
@@ -153,7 +160,7 @@ class Trainer(Node):
         self._consider()
 
     def _published_again(self) -> None:
-        self._evaluated = ("", False)
+        self._evaluating.again()
         self._consider()
 
     def _consider(self) -> None:
@@ -168,7 +175,7 @@ class Trainer(Node):
             self._evaluate()  # at once: the manager waits for it to put the version into production
         except ModelError as error:
             self._note_error(error)
-            self._evaluated = (self.manifest.version if self.manifest else "", True)
+            self._evaluating.give_up(self.manifest.version if self.manifest else "")
         announced, manifest, model = self._announced, self.manifest, self.model
         if self._why_not() or announced is None or manifest is None or model is None:
             return
@@ -299,23 +306,12 @@ class Trainer(Node):
         )
 
     def _evaluate(self) -> None:
-        """Score the held-out readings with exactly this version, once, and send the sums.
+        manifest, model, heldout = self.manifest, self.model, self._held.heldout()
+        if manifest is not None and model is not None and heldout is not None and self.link.transport.connected:
+            self._evaluating.evaluate(manifest, model, heldout, weights=self._weights, best=self._best)
 
-        Who holds none out yet says so too: the manager waits for all.
-        """
-        manifest, model = self.manifest, self.model
-        heldout = self._held.heldout()
-        if manifest is None or model is None or heldout is None or self._evaluated == (manifest.version, True):
-            return
-        done = (manifest.version, bool(len(heldout)))
-        if self._evaluated == done or not self.link.transport.connected:
-            return
-        scores = np.zeros(0, np.float32)
-        if len(heldout):
-            model.set_weights(self._weights)
-            scores = model.scores(heldout.x)
-        if self.link.send(self.topics.statistics(self.node_id, self.role), _sums(manifest, scores, heldout.labels)):
-            self._evaluated = done
+    def _send_statistics(self, statistics: Statistics) -> bool:
+        return self.link.send(self.topics.statistics(self.node_id, self.role), statistics)
 
     # ---- what the offer came to ----
 
@@ -357,15 +353,3 @@ class Trainer(Node):
             accepted=self._offering.accepted,
             refused=self._offering.refused,
         )
-
-
-def _sums(manifest: Manifest, scores: np.ndarray, labels: np.ndarray) -> Statistics:
-    normal = scores[labels <= 0]
-    return Statistics(
-        version=manifest.version,
-        normal=histogram.to_message(histogram.count(normal)),
-        labelled_normal=histogram.to_message(histogram.count(scores[labels == 0])),
-        anomalous=histogram.to_message(histogram.count(scores[labels > 0])),
-        loss_sum=float(np.nan_to_num(normal).sum(dtype=np.float64)),  # JSON has no infinity
-        readings=len(normal),
-    )

@@ -72,6 +72,11 @@ class Versions:
         return self._store.stages.production
 
     @property
+    def best(self) -> Manifest | None:
+        """Of the versions promoted in this lineage: a candidate has to be as good."""
+        return self._store.stages.best
+
+    @property
     def unpromoted(self) -> bool:
         """Whether the newest version is not in production yet."""
         return self.production is None or self.production.version != self.current.version
@@ -139,7 +144,7 @@ class Versions:
             weights,
             msgspec.structs.replace(
                 before, number=before.number + 1, round=round_number, base=before.version,
-                threshold=None, metrics=metrics,
+                threshold=None, metrics=metrics, **self._best_of(before),
             ),
             recent=dict(list((self._store.stages.recent | updates).items())[-_RECENT:]),
             strategy=strategy,
@@ -151,19 +156,44 @@ class Versions:
         except OSError as error:
             log.warning("old versions cannot be deleted: %s", error)
 
-    def promote(self, *, threshold: float | None, metrics: Metrics) -> bool:
+    def promote(self, *, threshold: float | None, metrics: Metrics, becomes_best: bool = True) -> bool:
         """Put the newest version into production, or give it a better threshold; False when nothing changes."""
         stages, before = self._store.stages, self.production
         if threshold is None and before is not None:
             threshold = before.threshold
         production = msgspec.structs.replace(
-            self.current, stage="production", serial=stages.serial + 1, threshold=threshold, metrics=metrics
+            _alone(self.current), stage="production", serial=stages.serial + 1, threshold=threshold, metrics=metrics
         )
         if before is not None and production == msgspec.structs.replace(before, serial=production.serial):
             return False
         self._store.put_version(production)
-        self._store.write_stages(msgspec.structs.replace(stages, serial=production.serial, production=production))
+        self._publish(production, best=production if becomes_best else stages.best)
         return True
+
+    def restore(self, version: str) -> Manifest:
+        """Put an earlier version into production; later ones have to be as good. ModelError when it is not kept."""
+        kept = self._store.version(version)
+        if kept is None or kept.generation != self._store.generation:
+            raise ModelError(f"versions: expected a kept version of this generation. Received: {version[:64]}")
+        if kept.lineage != self.current.lineage:
+            raise ModelError(f"versions: expected one of the present lineage. Received: version {kept.number}")
+        serial = self._store.stages.serial + 1
+        production = msgspec.structs.replace(_alone(kept), stage="production", serial=serial)
+        self._publish(production, best=production)
+        return production
+
+    def _publish(self, production: Manifest, *, best: Manifest | None) -> None:
+        stages = self._store.stages
+        self._store.write_stages(
+            msgspec.structs.replace(stages, serial=production.serial, production=production, best=best)
+        )
+
+    def _best_of(self, before: Manifest) -> dict[str, Any]:
+        """What a manifest says of the best version of its lineage."""
+        best, blobs = self.best, {name: blob for name, blob in before.blobs.items() if name != "best"}
+        if best is None or best.lineage != before.lineage:
+            return {"best": None, "blobs": blobs}
+        return {"best": best.version, "blobs": {**blobs, "best": best.blobs["weights"]}}
 
     def export(self) -> None:
         """Write `updated_model/model.keras` and `version.json` for people and other programs, unless just done."""
@@ -275,6 +305,12 @@ class Versions:
 
     def _blob(self, name: str, size: int) -> Blob:
         return Blob(sha256=name, bytes=size, chunk_bytes=self._settings.transfer.chunk_bytes)
+
+
+def _alone(manifest: Manifest) -> Manifest:
+    """Without what only its comparison with another version needs."""
+    blobs = {name: blob for name, blob in manifest.blobs.items() if name != "best"}
+    return msgspec.structs.replace(manifest, best=None, blobs=blobs)
 
 
 _NONE = "0" * 64

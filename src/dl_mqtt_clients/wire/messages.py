@@ -75,9 +75,10 @@ class Manifest(Message, frozen=True, kw_only=True):
     round: Count
     lineage: Sha256
     base: Sha256 | None = None  # the version it was merged onto
+    best: Sha256 | None = None  # the version it has to be as good as; its weights are the blob `best`
     task: Task = "anomaly"
     features: Annotated[tuple[Text, ...], Meta(max_length=100_000)] = ()
-    blobs: dict[Annotated[str, Meta(max_length=64)], Blob]  # architecture, weights
+    blobs: dict[Annotated[str, Meta(max_length=64)], Blob]  # architecture, weights, and the best version's weights
     variables: Annotated[tuple[Variable, ...], Meta(max_length=100_000)]
     threshold: float | None = None
     metrics: Metrics = Metrics()
@@ -187,6 +188,7 @@ class RoundReport(Struct, frozen=True, kw_only=True):
     unnamed: Count = 0  # nodes of these lists that did not fit into the message
     metrics: Metrics = Metrics()
     threshold: float | None = None
+    promotion: Text = ""  # what became of the version, and why: "promote: loss -3.1% …"
 
 
 class History(Message, frozen=True, kw_only=True):
@@ -261,15 +263,23 @@ class Histogram(Struct, frozen=True, kw_only=True):
     counts: Annotated[tuple[Positive, ...], Meta(max_length=8192)] = ()
 
 
-class Statistics(Message, frozen=True, kw_only=True):
-    """`node/<id>/<role>/statistics`: mergeable sums over held-out readings, scored with `version`."""
+class Found(Struct, frozen=True, kw_only=True):
+    """What a node finds of one version: mergeable sums over its held-out readings."""
 
-    version: Sha256
     normal: Histogram = Histogram()  # not labelled anomalous
     anomalous: Histogram = Histogram()  # labelled anomalous
     labelled_normal: Histogram = Histogram()  # labelled normal: the negative class of the AUROC
     loss_sum: Annotated[float, Meta(ge=0)] = 0.0  # of the scores in `normal`
     readings: Count = 0  # in `normal`
+
+
+class Statistics(Message, frozen=True, kw_only=True):
+    """`node/<id>/<role>/statistics`: what it finds of a version and, on the same readings, of the best before it."""
+
+    version: Sha256
+    found: Found = Found()
+    best: Sha256 | None = None
+    found_of_best: Found | None = None
 
 
 class Anomaly(Message, frozen=True, kw_only=True):
