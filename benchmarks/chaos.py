@@ -15,12 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.chaos_check import Found, check
-from benchmarks.chaos_nodes import node_names
+from benchmarks.chaos_nodes import Ledger, node_names
 from benchmarks.chaos_processes import EmbeddedVictim, MosquittoVictim, Victim, service
-from benchmarks.common import mosquitto_binary
+from benchmarks.chaos_timeline import Timeline, draw, timeline
+from benchmarks.common import ROOT, mosquitto_binary
 
 ROUNDS = int(os.environ.get("FEDLEARN_BENCH_ROUNDS", "100"))
 SEED = int(os.environ.get("FEDLEARN_BENCH_SEED", "1"))
+WINDOWS = {"fixed": "fixed windows", "live": "live windows, sync", "async": "live windows, async"}
+PLOT = ROOT / "artifacts" / "bench" / "chaos.svg"
 STUCK_AFTER_S = 90.0  # without a new round
 
 
@@ -30,6 +33,7 @@ class Outcome:
     seconds: float
     kills: dict[str, int]
     longest_s: float  # between two rounds
+    timeline: Timeline
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -40,16 +44,21 @@ class Outcome:
 def run() -> list[dict[str, object]]:
     brokers = (["mosquitto"] if mosquitto_binary() else []) + ["embedded"]
     rows: list[dict[str, object]] = []
+    timelines: dict[str, Timeline] = {}
     undisturbed = federate("fixed", brokers[0], rounds=ROUNDS, seed=None)
     for broker in brokers:
         rounds = ROUNDS if broker == brokers[0] else max(ROUNDS // 4, 1)
         same = undisturbed if rounds == ROUNDS else federate("fixed", broker, rounds=rounds, seed=None)
         disturbed = federate("fixed", broker, rounds=rounds, seed=SEED)
         equal = disturbed.found.version == same.found.version
-        rows.append(_row(f"fixed windows, {broker}", disturbed, rounds, "equal bits" if equal else "OTHER BITS"))
+        what = f"fixed windows, {broker}"
+        rows.append(_row(what, disturbed, rounds, "equal bits" if equal else "OTHER BITS"))
+        timelines[what] = disturbed.timeline
     for kind in ("live", "async"):
-        disturbed = federate(kind, brokers[0], rounds=ROUNDS, seed=SEED)
-        rows.append(_row(f"{kind} windows, {brokers[0]}", disturbed, ROUNDS))
+        disturbed, what = federate(kind, brokers[0], rounds=ROUNDS, seed=SEED), f"{WINDOWS[kind]}, {brokers[0]}"
+        rows.append(_row(what, disturbed, ROUNDS))
+        timelines[what] = disturbed.timeline
+    draw(timelines, PLOT)
     return rows
 
 
@@ -91,7 +100,8 @@ def _federate(folder: Path, kind: str, broker: str, rounds: int, seed: int | Non
         chaos.stop()
     seconds = time.monotonic() - began
     victims = [hub, manager, *trainers]
-    return Outcome(check(folder), seconds, {v.name: v.kills for v in victims}, chaos.longest_s, chaos.faults)
+    kills = {victim.name: victim.kills for victim in victims}
+    return Outcome(check(folder), seconds, kills, chaos.longest_s, timeline(folder), chaos.faults)
 
 
 class Chaos:
@@ -105,6 +115,7 @@ class Chaos:
         self.longest_s = 0.0
         self._hub, self._manager, self._trainers, self._others = hub, manager, trainers, others
         self._ledger = folder / "ledger" / "manager.jsonl"
+        self._own_ledger = Ledger(folder / "ledger", "chaos")
         self._merges, self._last = 0, time.monotonic()
 
     def start(self) -> None:
@@ -129,6 +140,7 @@ class Chaos:
             if self._manager in victims and self._manager.ended is not None:
                 return  # it is done
             for victim in victims:
+                self._own_ledger.write("kill", victim=victim.name)
                 victim.kill()
             self._wait(luck.uniform(0.0, 1.0))
             if self._hub in victims and luck.random() < 0.5:
@@ -165,7 +177,8 @@ class Chaos:
         merges = _count(self._ledger, b'"merging"')
         if merges != self._merges:
             now = time.monotonic()
-            self.longest_s = max(self.longest_s, now - self._last)
+            if self._merges:
+                self.longest_s = max(self.longest_s, now - self._last)
             self._merges, self._last = merges, now
 
 

@@ -6,11 +6,13 @@ Each appends what it did to a ledger of its own, before the world hears of it, i
     receipt  {node, sha256, round}                            the manager is about to send it
     heard    {node, sha256}                                   the trainer got it
     merging  {round, updates: {node: sha256}}                 what the next version is about to be made of
+    kill     {victim}                                         of `benchmarks.chaos` itself
 """
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ class Ledger:
         self._file = os.open(folder / f"{name}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, what: str, **facts: object) -> None:
-        os.write(self._file, json.dumps({"what": what, **facts}).encode() + b"\n")
+        os.write(self._file, json.dumps({"what": what, "at": time.time(), **facts}).encode() + b"\n")
 
 
 def settings(folder: Path, url: str, kind: str):

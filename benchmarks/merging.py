@@ -1,8 +1,8 @@
 """Merging one update of 23 million float32 parameters, against one blocked numpy multiply-add pass over them.
 
 The pass: total += weight · update, the product in float32 and the sum in float64, in blocks that stay in the cache.
-Ours multiplies in float64, rounds to integers, so that the sum is the same bits in any order, and looks first whether the
-sum can take it. In seconds of this thread's CPU; the two take turns, and the ratio is the median over turns.
+Ours multiplies in float64, rounds to integers, so that the sum is the same bits in any order, and looks first whether
+the sum can take it. In seconds of this thread's CPU; the two take turns, and the ratio is the median over turns.
 """
 
 import os
