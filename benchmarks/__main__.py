@@ -1,4 +1,7 @@
-"""Run benchmarks one after the other: `python -m benchmarks [NAME …]`; also to artifacts/bench/<name>.json."""
+"""Run benchmarks one after the other: `python -m benchmarks [NAME …]`; also to artifacts/bench/<name>.json.
+
+Without names all that take minutes; those in SLOW take from ten minutes to an hour, and run when they are named.
+"""
 
 import importlib
 import json
@@ -11,7 +14,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("rounds", "latency", "predictor", "update", "footprint", "poisoning", "codecs", "fleet")
+NAMES = (
+    "rounds",
+    "latency",
+    "predictor",
+    "update",
+    "merging",
+    "uploads",
+    "footprint",
+    "poisoning",
+    "codecs",
+)
+SLOW = ("fleet", "chaos")
 FOLDER = Path("artifacts/bench")
 
 
@@ -29,6 +43,8 @@ def main() -> None:
         console.print(table)
         facts = {"cores": os.cpu_count(), "python": platform.python_version(), "seconds": round(time.time() - began)}
         (FOLDER / f"{name}.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
+    if not sys.argv[1:]:
+        console.print(f"Left out, since they take long: {', '.join(SLOW)}")
 
 
 if __name__ == "__main__":
