@@ -24,7 +24,7 @@ ROUNDS = int(os.environ.get("FEDLEARN_BENCH_ROUNDS", "100"))
 SEED = int(os.environ.get("FEDLEARN_BENCH_SEED", "1"))
 WINDOWS = {"fixed": "fixed windows", "live": "live windows, sync", "async": "live windows, async"}
 PLOT = ROOT / "artifacts" / "bench" / "chaos.svg"
-STUCK_AFTER_S = 90.0  # without a new round
+STUCK_AFTER_S = 180.0  # without a new round
 
 
 @dataclass
