@@ -22,7 +22,7 @@ class Timeline:
 
 def timeline(folder: Path) -> Timeline:
     """From the ledgers of a run. A merge that was cut short by a kill and done again counts once, when it was done."""
-    lines = [json.loads(line) for file in (folder / "ledger").glob("*.jsonl") for line in file.open()]
+    lines = [json.loads(line) for file in (folder / "ledger").glob("*.jsonl") for line in file.read_text().splitlines()]
     start = min((line["at"] for line in lines), default=0.0)
     merges = {line["round"]: line["at"] - start for line in lines if line["what"] == "merging"}
     kills = [(line["at"] - start, line["victim"]) for line in lines if line["what"] == "kill"]
