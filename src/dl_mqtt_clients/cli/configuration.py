@@ -1,9 +1,9 @@
 """`fedlearn config check | show | example`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 HIDDEN = "********"
 
 
-def check(*, config: options.Config = None, sets: options.Set = None, json: options.Json = False) -> None:
+Inventory = Annotated[
+    Path | None, typer.Option("--inventory", metavar="FILE", help="Ansible inventory of the fleet, checked as well.")
+]
+
+
+def check(
+    *,
+    config: options.Config = None,
+    inventory: Inventory = None,
+    sets: options.Set = None,
+    json: options.Json = False,
+) -> None:
     """Check the configuration and list every mistake.
 
     File, environment and options are read as every service reads them. Each mistake is one line with field, what was
@@ -28,19 +39,32 @@ def check(*, config: options.Config = None, sets: options.Set = None, json: opti
 
     Example: fedlearn config check --config federated_learning.yaml
     """
+    mistakes = _mistakes(lambda: _check(config, sets))
+    if inventory is not None:
+        from dl_mqtt_clients.config.inventory import check_inventory  # noqa: PLC0415 - pydantic takes its time
+
+        mistakes += _mistakes(lambda: check_inventory(inventory))
+    if json:
+        print_json({"file": _name(config), "ok": not mistakes, "mistakes": mistakes})
+        raise typer.Exit(2 if mistakes else 0)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    for name in (_name(config) or "defaults", *([str(inventory)] if inventory else [])):
+        typer.echo(f"{name}: no mistakes")
+
+
+def _check(config: Path | None, sets: list[str] | None) -> None:
     from dl_mqtt_clients.services.from_settings import check_rules  # noqa: PLC0415 - it takes its time
 
+    check_rules(options.settings(config, sets))
+
+
+def _mistakes(check: Callable[[], object]) -> list[str]:
     try:
-        check_rules(options.settings(config, sets))
+        check()
     except ConfigurationError as error:
-        if not json:
-            raise
-        print_json({"file": _name(config), "ok": False, "mistakes": error.mistakes})
-        raise typer.Exit(2) from error
-    if json:
-        print_json({"file": _name(config), "ok": True, "mistakes": []})
-    else:
-        typer.echo(f"{_name(config) or 'defaults'}: no mistakes")
+        return error.mistakes
+    return []
 
 
 def show(*, config: options.Config = None, sets: options.Set = None, json: options.Json = False) -> None:
