@@ -1,10 +1,12 @@
 """Every kind of message as a value and as the JSON that crosses the wire. A change here is a change of the protocol."""
 
+from dl_mqtt_clients.wire.feature_sums import FeatureReport, FeatureSums
 from dl_mqtt_clients.wire.messages import (
     Anomaly,
     Answer,
     Blob,
     Command,
+    Difference,
     EarlyStopping,
     Found,
     Histogram,
@@ -21,9 +23,11 @@ from dl_mqtt_clients.wire.messages import (
     Round,
     RoundReport,
     Scores,
+    Spread,
     Statistics,
     Training,
     Variable,
+    Verdicts,
 )
 
 SHA = "0123456789abcdef" * 4
@@ -42,7 +46,16 @@ MANIFEST = Manifest(
     blobs={"architecture": Blob(sha256=OTHER, bytes=900, chunk_bytes=262144)},
     variables=(Variable(role="scaler", shape=(2,), dtype="float32", path="scaling/mean"),),
     threshold=0.5,
-    metrics=Metrics(loss=0.25, holdout_loss=0.5, auroc=0.9, examples=100, nodes=2),
+    metrics=Metrics(
+        loss=0.25,
+        holdout_loss=0.5,
+        auroc=0.9,
+        average_precision=0.75,
+        verdicts=Verdicts(true_positives=4, false_positives=3, false_negatives=2, true_negatives=1),
+        loss_spread=Spread(worst=3.0, median=2.0, best=1.0, worst_node="jetson-07"),
+        examples=100,
+        nodes=2,
+    ),
 )
 MANIFEST_JSON = f"""{{
   "v": 1, "stage": "production", "generation": 1, "serial": 7, "version": "{SHA}", "number": 3, "round": 3,
@@ -50,7 +63,11 @@ MANIFEST_JSON = f"""{{
   "blobs": {{"architecture": {{"sha256": "{OTHER}", "bytes": 900, "chunk_bytes": 262144}}}},
   "variables": [{{"role": "scaler", "shape": [2], "dtype": "float32", "path": "scaling/mean"}}],
   "threshold": 0.5,
-  "metrics": {{"loss": 0.25, "holdout_loss": 0.5, "auroc": 0.9, "examples": 100, "nodes": 2}}
+  "metrics": {{"loss": 0.25, "holdout_loss": 0.5, "auroc": 0.9,
+    "average_precision": 0.75,
+    "verdicts": {{"true_positives": 4, "false_positives": 3, "false_negatives": 2, "true_negatives": 1}},
+    "loss_spread": {{"worst": 3.0, "median": 2.0, "best": 1.0, "worst_node": "jetson-07"}}, "auroc_spread": null,
+    "examples": 100, "nodes": 2}}
 }}"""
 
 ROUND = Round(
@@ -67,6 +84,8 @@ ROUND = Round(
     min_updates=2,
     inline_bytes=65536,
     require=("gpu=true",),
+    quarantine=9.5,
+    released=1,
     training=Training(
         epochs=2,
         learning_rate=0.001,
@@ -78,6 +97,7 @@ ROUND_JSON = f"""{{
   "v": 1, "generation": 1, "round": 4, "attempt": 2, "phase": "open", "mode": "sync", "base": "{SHA}", "number": 3,
   "fraction": 0.5, "seed": "2024", "deadline_s": 60.0, "target_updates": 4, "min_updates": 2, "codec": "float32",
   "inline_bytes": 65536, "chunk_bytes": 262144, "require": ["gpu=true"],
+  "quarantine": 9.5, "released": 1,
   "training": {{
     "epochs": 2, "batch_size": 32, "learning_rate": 0.001, "steps": 0, "optimizer": "", "objective": "",
     "window": 10000, "min_readings": 256, "min_new_readings": 0,
@@ -132,7 +152,8 @@ HISTORY_JSON = f"""{{
     "round": 4, "attempt": 2, "outcome": "merged", "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
     "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0}}],
     "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"], "unnamed": 0,
-    "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "examples": 512, "nodes": 1}}, "threshold": 0.5,
+    "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "average_precision": null,
+      "verdicts": null, "loss_spread": null, "auroc_spread": null, "examples": 512, "nodes": 1}}, "threshold": 0.5,
     "promotion": ""
   }}],
   "omitted": 0
@@ -149,11 +170,14 @@ MANAGER_STATUS = ManagerStatus(
     nodes=5,
     accepted=9,
     refused={"unknown node": 1},
+    rejected=2,
+    detail="waiting",
     last_error="none worth telling",
 )
 MANAGER_STATUS_JSON = """{
   "v": 1, "state": "collecting", "instance": "c0ffee", "generation": 1, "round": 4, "attempt": 2, "version": 3,
-  "production": 2, "nodes": 5, "accepted": 9, "refused": {"unknown node": 1}, "last_error": "none worth telling"
+  "production": 2, "nodes": 5, "accepted": 9, "refused": {"unknown node": 1}, "rejected": 2,
+  "detail": "waiting", "last_error": "none worth telling"
 }"""
 
 NODE_STATUS = NodeStatus(
@@ -170,6 +194,8 @@ NODE_STATUS = NodeStatus(
     new_readings=40,
     progress=0.5,
     loss=0.25,
+    drift=0.125,
+    quarantined=7,
     accepted=3,
     refused=1,
 )
@@ -180,7 +206,8 @@ NODE_STATUS_JSON = f"""{{
   }},
   "attributes": ["gpu=true"],
   "detail": "epoch 1 of 2", "last_error": "", "round": 4, "window": 900, "new_readings": 40, "progress": 0.5,
-  "loss": 0.25, "accepted": 3, "refused": 1, "scored": 0, "anomalies": 0, "threshold": null
+  "loss": 0.25, "accepted": 3, "refused": 1, "drift": 0.125, "quarantined": 7,
+  "scored": 0, "anomalies": 0, "threshold": null, "version_scored": 0, "version_anomalies": 0
 }}"""
 
 STATISTICS = Statistics(
@@ -209,6 +236,16 @@ STATISTICS_JSON = f"""{{
   }}
 }}"""
 
+FEATURES = FeatureReport(
+    base=SHA,
+    readings=5,
+    features=(FeatureSums(count=4, missing=1, mean=0.5, m2=2.5, bins=(-3, 7), counts=(1, 3)),),
+)
+FEATURES_JSON = f"""{{
+  "v": 1, "base": "{SHA}", "readings": 5,
+  "features": [{{"count": 4, "missing": 1, "mean": 0.5, "m2": 2.5, "bins": [-3, 7], "counts": [1, 3]}}]
+}}"""
+
 ANOMALY = Anomaly(id="r-17", score=9.5, threshold=0.5, version=SHA, number=3, suppressed=2, timestamp=1700000000)
 ANOMALY_JSON = f"""{{
   "v": 1, "id": "r-17", "score": 9.5, "threshold": 0.5, "version": "{SHA}", "number": 3, "suppressed": 2,
@@ -234,7 +271,16 @@ GOLDEN = [
     (NODE_STATUS, NODE_STATUS_JSON),
     (STATISTICS, STATISTICS_JSON),
     (ANOMALY, ANOMALY_JSON),
-    (Command(command="promote", version=SHA), f'{{"v": 1, "command": "promote", "version": "{SHA}"}}'),
-    (Answer(ok=False, message="no such version"), '{"v": 1, "ok": false, "message": "no such version"}'),
+    (Command(command="promote", version=SHA), f'{{"v": 1, "command": "promote", "version": "{SHA}", "other": null}}'),
+    (
+        Answer(ok=False, message="no such version"),
+        '{"v": 1, "ok": false, "message": "no such version", "differences": []}',
+    ),
+    (
+        Answer(ok=True, differences=(Difference(path="dense/kernel", role="trainable", change=0.5, norm=2.0),)),
+        """{"v": 1, "ok": true, "message": "", "differences": [
+          {"path": "dense/kernel", "role": "trainable", "change": 0.5, "norm": 2.0}]}""",
+    ),
+    (FEATURES, FEATURES_JSON),
     (SCORES, SCORES_JSON),
 ]

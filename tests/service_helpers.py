@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from brokers import Client
+from brokers import Client, Connect
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.learning.builders import build_core
 from dl_mqtt_clients.learning.model import FederatedModel
@@ -23,6 +23,8 @@ from dl_mqtt_clients.services.manager import Manager
 from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.transport.base import Address, Delivery, open_transport
 from dl_mqtt_clients.wire.messages import (
+    Answer,
+    Command,
     History,
     ManagerStatus,
     Manifest,
@@ -34,6 +36,7 @@ from dl_mqtt_clients.wire.messages import (
     Scores,
     decode,
 )
+from dl_mqtt_clients.wire.messages import encode as encode_message
 from dl_mqtt_clients.wire.topics import Topics
 from dl_mqtt_clients.wire.transfer import chunk, chunk_count, describe, sha256
 from dl_mqtt_clients.wire.weights import encode, update_positions
@@ -316,3 +319,13 @@ def feed(client: Client, node: str, rows: np.ndarray, *, labels: Sequence[int] |
         if labels is not None:
             message["label"] = [int(v) for v in labels[start : start + 32]]
         client.transport.publish(f"reading/{node}", msgspec.json.encode(message), qos=qos)
+
+
+def command(connect: Connect, seen: Watch, url: str, order: Command) -> Answer:
+    """What the manager answers to it."""
+    client = connect(url, f"operator-{order.command}")
+    topic = seen.topics.answer(f"operator-{order.command}")
+    client.transport.subscribe(topic)
+    client.transport.publish(seen.topics.command, encode_message(order), response_topic=topic)
+    (delivery,) = client.wait_messages(1)
+    return decode(delivery.payload, Answer)

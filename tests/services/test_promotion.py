@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from brokers import Connect
 from dl_mqtt_clients.services.predictor import Predictor
 from dl_mqtt_clients.services.trainer import Trainer
-from dl_mqtt_clients.wire.messages import Answer, Command, History, Manifest, decode, encode
-from service_helpers import Watch, readings, start_manager, trainers
+from dl_mqtt_clients.wire.messages import Command, History, Manifest
+from service_helpers import Watch, command, readings, start_manager, trainers
 
 ALL = {"rounds__target_updates": 3, "rounds__min_updates": 3}
 
@@ -55,18 +54,12 @@ class Poisoner(Trainer):
 
     def _store(self, announced, manifest, base, result, *, used):
         if announced.number >= 2:
-            weights = [np.asarray(b - 100.0 * (np.asarray(w) - b), "float32") for w, b in zip(result.weights, base)]
+            weights = [
+                np.asarray(b - 100.0 * (np.asarray(w) - b), "float32")
+                for w, b in zip(result.weights, base, strict=True)
+            ]
             object.__setattr__(result, "weights", weights)
         super()._store(announced, manifest, base, result, used=used)
-
-
-def command(connect: Connect, seen: Watch, url: str, order: Command) -> Answer:
-    client = connect(url, f"operator-{order.command}")
-    topic = seen.topics.answer(f"operator-{order.command}")
-    client.transport.subscribe(topic)
-    client.transport.publish(seen.topics.command, encode(order), response_topic=topic)
-    (delivery,) = client.wait_messages(1)
-    return decode(delivery.payload, Answer)
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -12,9 +12,10 @@ from typing import Self
 
 import numpy as np
 
-from dl_mqtt_clients.aggregation import histogram
+from dl_mqtt_clients.aggregation import classification, histogram
 from dl_mqtt_clients.aggregation.promotion import Quality
-from dl_mqtt_clients.wire.messages import Found, Metrics, Statistics
+from dl_mqtt_clients.aggregation.spread import Spread as NodeSpread
+from dl_mqtt_clients.wire.messages import Found, Metrics, Spread, Statistics, Verdicts
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -97,14 +98,21 @@ class Evaluation:
         best = None if self.best is None else _qualities(self._of_best)
         return _qualities(self._of_trainers()), best
 
-    def metrics(self, known: Metrics = Metrics()) -> Metrics:  # noqa: B008 - frozen
-        """`known` with what the nodes say."""
-        trainers, everybody = self._of_trainers().values(), self._found.values()
-        readings = sum(s.readings for s in trainers)
+    def metrics(self, known: Metrics = Metrics(), *, threshold: float | None = None) -> Metrics:  # noqa: B008 - frozen
+        """`known` with what the nodes say; verdicts at `threshold`."""
+        trainers, everybody = self._of_trainers(), self._found
+        readings = sum(s.readings for s in trainers.values())
+        normal = _total(s.labelled_normal for s in everybody.values())
+        anomalous = _total(s.anomalous for s in everybody.values())
+        auroc, precision = classification.auroc(normal, anomalous), classification.average_precision(normal, anomalous)
         return Metrics(
             loss=known.loss,
-            holdout_loss=sum(s.loss_sum for s in trainers) / readings if readings else None,
-            auroc=histogram.auroc(_total(s.labelled_normal for s in everybody), _total(s.anomalous for s in everybody)),
+            holdout_loss=sum(s.loss_sum for s in trainers.values()) / readings if readings else None,
+            auroc=auroc.value if auroc else None,
+            average_precision=precision.value if precision else None,
+            verdicts=_verdicts(normal, anomalous, threshold),
+            loss_spread=_spread({n: s.loss_sum / s.readings for n, s in trainers.items() if s.readings}),
+            auroc_spread=_spread(_aurocs(everybody), larger_is_better=True),
             examples=known.examples,
             nodes=known.nodes,
         )
@@ -118,6 +126,31 @@ def _total(histograms: Iterable[np.ndarray]) -> np.ndarray:
     for counts in histograms:
         total += counts
     return total
+
+
+def _aurocs(found: dict[tuple[str, str], Sums]) -> dict[str, float]:
+    """Of the nodes that have readings of both labels; of one that trains and predicts what its predictor saw."""
+    aurocs = {n: histogram.auroc(s.labelled_normal, s.anomalous) for (n, _), s in sorted(found.items(), reverse=True)}
+    return {node: auroc for node, auroc in aurocs.items() if auroc is not None}
+
+
+def _verdicts(normal: np.ndarray, anomalous: np.ndarray, threshold: float | None) -> Verdicts | None:
+    if threshold is None or not (normal.any() or anomalous.any()):
+        return None
+    found = classification.confusion(normal, anomalous, threshold=threshold)
+    return Verdicts(
+        true_positives=found.true_positives,
+        false_positives=found.false_positives,
+        false_negatives=found.false_negatives,
+        true_negatives=found.true_negatives,
+    )
+
+
+def _spread(values: dict[str, float], *, larger_is_better: bool = False) -> Spread | None:
+    found = NodeSpread.of(values, larger_is_better=larger_is_better)
+    if found is None:
+        return None
+    return Spread(worst=found.worst, median=found.median, best=found.best, worst_node=found.worst_node)
 
 
 def _qualities(found: dict[str, Sums]) -> dict[str, Quality]:

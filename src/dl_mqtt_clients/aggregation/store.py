@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     current: Manifest | None = None  # stage `global`
     production: Manifest | None = None
     best: Manifest | None = None  # promoted, of this lineage: what a candidate has to be as good as
+    scaler: Literal["given", "agreed", "wanted"] = "given"  # wanted: a new one is to be agreed on
     recent: dict[str, str] = {}  # node -> hash of its last update in a merged round: the same offer, the same receipt
     strategy: str = ""  # how the last round was merged
     strategy_state: str | None = None  # blob with what that strategy keeps from round to round

@@ -18,9 +18,11 @@ class ScalingSettings(Section):
     )
     kind: Literal["standard", "minmax", "robust"] = Field(
         default="standard",
-        description="To mean 0 and deviation 1, to the range 0 to 1, or to median 0 and deviation 1 as the quartiles have it.",
+        description="To mean 0 and deviation 1, to the range 0 to 1, or to median 0 and deviation 1 by the quartiles.",
     )
-    min_nodes: Positive = Field(default=2, description="Nodes whose statistics a scaler needs at least.")
+    min_nodes: Positive = Field(
+        default=3, description="Nodes whose statistics a scaler needs at least: of two, each could learn the other's."
+    )
     deadline_s: Seconds = Field(default=30.0, description="Wait for the other nodes' statistics, in seconds.")
     on_drift: bool = Field(default=False, description="Make a new scaler when nodes report drift.")
 

@@ -28,6 +28,7 @@ from dl_mqtt_clients.services.round_cycle import RoundCycle
 from dl_mqtt_clients.services.status import StatusBoard, new_instance
 from dl_mqtt_clients.services.versions import Versions
 from dl_mqtt_clients.transport.base import Delivery, Will
+from dl_mqtt_clients.wire.feature_sums import FeatureReport
 from dl_mqtt_clients.wire.messages import (
     Answer,
     Command,
@@ -140,6 +141,7 @@ class Manager(Service):
             topics.offer("+"),
             topics.update("+", "+", "+"),
             topics.statistics("+", "+"),
+            topics.features("+"),
             topics.command,
             self._publisher.leftovers,
         )
@@ -154,8 +156,8 @@ class Manager(Service):
                 roster=self._roster,
                 publisher=self._publisher,
                 send=self._reply,
-                before_merge=self._promoting.finish,
-                on_merged=self._promoting.begin,
+                before_version=self._promoting.finish,
+                on_version=self._promoting.begin,
                 on_report=self._tell,
                 on_refusal=self._count_refusal,
                 on_error=self._note_and_tell,
@@ -215,6 +217,7 @@ class Manager(Service):
             "offer": self._offer,
             "update": self._chunk,
             "statistics": self._statistics,
+            "features": self._features,
         }
         handler = handlers.get(topic.kind)
         if handler is None:
@@ -237,6 +240,9 @@ class Manager(Service):
 
     def _offer(self, topic: NodeTopic, delivery: Delivery) -> None:
         offer = decode(delivery.payload, Offer)
+        if self._cycle.phase == "scaling":
+            self._refuse(topic.node, "a scaler is being agreed on", kind="wait", sha256=offer.sha256)
+            return
         collector = self._cycle.collector
         held = collector.holds(topic.node, offer.sha256)
         if not held and self._store.free_bytes() - offer.bytes < self.settings.transfer.min_free_disk_bytes:
@@ -252,6 +258,10 @@ class Manager(Service):
 
     def _statistics(self, topic: NodeTopic, delivery: Delivery) -> None:
         self._promoting.hear(topic.node, topic.role, decode(delivery.payload, Statistics))
+
+    def _features(self, topic: NodeTopic, delivery: Delivery) -> None:
+        self._cycle.rescaling.hear(topic.node, decode(delivery.payload, FeatureReport))
+        self._status.changed()
 
     def _command(self, delivery: Delivery) -> None:
         """MessageError, after the answer, when it is none."""
@@ -288,7 +298,8 @@ class Manager(Service):
             elif order.command == "rollback":
                 done = self._promoting.roll_back(order.version)
             else:
-                return Answer(ok=False, message=f"{order.command}: not known to this manager")
+                self._cycle.rescale()
+                done = "a new scaler is being agreed on"
         except (ModelError, OSError) as error:
             return Answer(ok=False, message=str(error)[:2000])
         self._status.changed(now=True)
@@ -370,13 +381,16 @@ class Manager(Service):
             nodes=len(self._roster.live_nodes()),
             accepted=self._cycle.accepted,
             refused=dict(self._refused),
+            detail=self._cycle.rescaling.progress(),
             last_error=self.last_error,
         )
 
     def _current_state(self) -> str:
-        if self._state == "waiting" and self._cycle.is_paused:
-            return "paused"
-        return "collecting" if self._state == "waiting" and self._cycle.collector.has_begun else self._state
+        if self._state != "waiting":
+            return self._state
+        if self._cycle.phase in ("paused", "scaling"):
+            return self._cycle.phase
+        return "collecting" if self._cycle.collector.has_begun else self._state
 
 
 def _without_names(report: RoundReport) -> RoundReport:

@@ -132,6 +132,8 @@ class Promoting:
         rules = self._settings.promotion
         if not rules.gate:
             return Verdict("promote", "the gate is open", becomes_best=True)
+        if self._versions.opens_lineage and self._versions.production and self._versions.production.number:
+            return Verdict("wait", "a new scaler, and nobody has trained with it yet")
         candidate, best = self._evaluation.qualities()
         return decide(
             candidate,
@@ -152,8 +154,8 @@ class Promoting:
             self.rejected = self.rejected + 1 if verdict.decision == "reject" else 0
             current = self._versions.current
             log.info("version %d: %s: %s", current.number, verdict.decision, verdict.reason)
-        metrics = self._evaluation.metrics(self._versions.current.metrics)
         threshold = self._threshold()
+        metrics = self._evaluation.metrics(self._versions.current.metrics, threshold=threshold)
         changed = verdict.decision == "promote" and self._versions.promote(
             threshold=threshold, metrics=metrics, becomes_best=verdict.becomes_best
         )

@@ -10,15 +10,17 @@ from typing import Final
 
 import msgspec
 
+from dl_mqtt_clients.aggregation.scaler import Scaler
 from dl_mqtt_clients.aggregation.store import OpenRound, Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.services.collecting import Collector, Send
 from dl_mqtt_clients.services.from_settings import training
 from dl_mqtt_clients.services.loop import FATAL, Loop
 from dl_mqtt_clients.services.publishing import Publisher
+from dl_mqtt_clients.services.rescaling import Rescaling
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.versions import Versions
-from dl_mqtt_clients.wire.messages import RoundReport
+from dl_mqtt_clients.wire.messages import Participant, RoundReport
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
 class RoundCycle:
     """Continues the round that was open before a crash.
 
-    `before_merge()` and `on_merged()` run around every new version, `on_report(report)` after every attempt,
+    `before_version()` and `on_version()` run around every new version, `on_report(report)` after every attempt,
     `on_refusal(reason)` for every refusal, `on_error(error)` when something must be tried again.
     """
 
@@ -43,8 +45,8 @@ class RoundCycle:
         roster: Roster,
         publisher: Publisher,
         send: Send,
-        before_merge: Callable[[], None],
-        on_merged: Callable[[], None],
+        before_version: Callable[[], None],
+        on_version: Callable[[], None],
         on_report: Callable[[RoundReport], None],
         on_refusal: Callable[[str], None],
         on_error: Callable[[Exception], None],
@@ -52,11 +54,16 @@ class RoundCycle:
         self.is_paused = False
         self._loop, self._store, self._versions, self._publisher = loop, store, versions, publisher
         self._settings, self._rounds, self._roster, self._send = settings, settings.rounds, roster, send
-        self._before_merge, self._on_merged, self._on_report = before_merge, on_merged, on_report
+        self._before_version, self._on_version, self._on_report = before_version, on_version, on_report
         self._on_refusal, self._on_error = on_refusal, on_error
         self._accepted = 0  # in rounds before the open one
+        self.rescaling = Rescaling(
+            loop=loop, store=store, versions=versions, settings=settings, roster=roster, on_agreed=self._take_scaler
+        )
         self._complete_history()
         self._open(store.open_round() or self._next_round())
+        if self.rescaling.is_wanted and self.collector.is_empty:
+            self.rescaling.begin()
 
     # ---- what there is to know ----
 
@@ -65,6 +72,13 @@ class RoundCycle:
         """Whether all the rounds that were asked for are done."""
         count = self._rounds.count
         return bool(count) and self._versions.current.round >= count
+
+    @property
+    def phase(self) -> str:
+        """What the announcement asks of the nodes."""
+        if self.is_finished or self._is_resting:
+            return "idle"
+        return "paused" if self.is_paused else "scaling" if self.rescaling.is_open else "open"
 
     @property
     def open_round(self) -> OpenRound:
@@ -79,12 +93,10 @@ class RoundCycle:
 
     def announce(self) -> None:
         """Publish the open round; its message expires with its deadline."""
-        idle = self.is_finished or self._is_resting
-        phase = "idle" if idle else "paused" if self.is_paused else "open"
         announcement = self.collector.announcement(
-            generation=self._store.generation, number=self._versions.current.number, phase=phase
+            generation=self._store.generation, number=self._versions.current.number, phase=self.phase
         )
-        self._publisher.announce(announcement, expiry_s=announcement.deadline_s if phase == "open" else None)
+        self._publisher.announce(announcement, expiry_s=announcement.deadline_s if self.phase == "open" else None)
         self._watch_the_clock()
 
     def pause(self, *, paused: bool) -> None:
@@ -95,7 +107,8 @@ class RoundCycle:
 
     def tick(self) -> None:
         """Time has passed, or who lives has changed."""
-        if self.is_paused or self._is_resting:
+        self.rescaling.who_lives_changed()
+        if self.phase not in ("open", "idle") or self._is_resting:
             return
         try:
             self.collector.tick()
@@ -128,6 +141,13 @@ class RoundCycle:
             self._on_error(error)
             self._loop.at("again", AGAIN_AFTER_S, self.follow_up)
 
+    def rescale(self) -> None:
+        """Agree on a new scaler: now, or when the updates that are here already have been merged."""
+        self.rescaling.ask()
+        if not self.collector.has_begun and not self.rescaling.is_open:
+            self.rescaling.begin()
+            self.announce()
+
     def close(self) -> None:
         self.collector.close()
 
@@ -139,7 +159,7 @@ class RoundCycle:
         return self._loop.pending("pause")
 
     def _watch_the_clock(self) -> None:
-        if not (self.is_paused or self.is_finished or self._is_resting):
+        if self.phase == "open":
             self._loop.at("round", self.collector.next_tick_s(), self.tick)
 
     def _commit(self) -> None:
@@ -182,8 +202,44 @@ class RoundCycle:
         collector.close()
         self._open(self._following(collector.open_round, report))
         self._accepted += collector.accepted
+        if self.rescaling.is_wanted:
+            self.rescaling.begin()
         self._publish_round()
         self._on_report(report)
+
+    def _take_scaler(self, scaler: Scaler, nodes: dict[str, int]) -> None:
+        """A new lineage, whose first round is another attempt at the one that waited."""
+        try:
+            self._before_version()
+            self._versions.rescale(scaler)
+        except OSError as error:  # asked for again at the next deadline
+            self._on_error(error)
+            self.rescaling.begin()
+            return
+        self._on_version()
+        report = self._rescaled(nodes)
+        self._store.append_history(report)
+        self.collector.close()
+        waited = self.collector.open_round  # nodes may have taken part in this attempt already
+        self._open(msgspec.structs.replace(self._next_round(), attempt=waited.attempt + 1))
+        self._publish_round()
+        self._on_report(report)
+
+    def _rescaled(self, nodes: dict[str, int]) -> RoundReport:
+        current = self._versions.current
+        return RoundReport(
+            round=current.round,
+            attempt=self._next_attempt(current.round),
+            outcome="rescaled",
+            version=current.version,
+            number=current.number,
+            asked=len(self._roster.live_trainers()),
+            participants=tuple(Participant(node=n, examples=max(k, 1)) for n, k in sorted(nodes.items())),
+        )
+
+    def _next_attempt(self, round_number: int) -> int:
+        attempts = [r.attempt for r in self._store.history(self._rounds.history or 1) if r.round == round_number]
+        return 1 + max(attempts, default=0)
 
     def _merge_or_abandon(self, report: RoundReport) -> RoundReport:
         """A strategy that cannot merge what came, or fails, must not stop the federation: the round is tried again."""
@@ -198,7 +254,7 @@ class RoundCycle:
 
     def _merge(self, report: RoundReport) -> RoundReport:
         if self._versions.current.round < report.round:  # else it was, and something failed afterwards
-            self._before_merge()
+            self._before_version()
             self._versions.merge(
                 self.collector.merged(),
                 round_number=report.round,
@@ -207,7 +263,7 @@ class RoundCycle:
                 updates=self.collector.accepted_updates(),
             )
         current = self._versions.current
-        self._on_merged()
+        self._on_version()
         return msgspec.structs.replace(report, version=current.version, number=current.number)
 
     def _publish_round(self) -> None:
@@ -221,12 +277,12 @@ class RoundCycle:
     def _complete_history(self) -> None:
         """A round that was merged just before a crash left no report: its version says the most of it."""
         current = self._versions.current
-        attempts = [r for r in self._store.history(self._rounds.history or 1) if r.round == current.round]
-        if current.number and not any(r.outcome == "merged" for r in attempts):
+        reports = self._store.history(self._rounds.history or 1)
+        if current.number and not any(r.version == current.version for r in reports):
             report = RoundReport(
                 round=current.round,
-                attempt=1 + max((r.attempt for r in attempts), default=0),
-                outcome="merged",
+                attempt=self._next_attempt(current.round),
+                outcome="rescaled" if self._versions.opens_lineage else "merged",
                 version=current.version,
                 number=current.number,
                 metrics=current.metrics,

@@ -16,6 +16,7 @@ import numpy as np
 from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.services.describing import Describing
 from dl_mqtt_clients.services.evaluating import Evaluating
 from dl_mqtt_clients.services.fetch import NEEDED, Blobs
 from dl_mqtt_clients.services.from_settings import training, with_brokers
@@ -27,6 +28,7 @@ from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
+from dl_mqtt_clients.wire.feature_sums import FeatureReport
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Readings, Reply, Round, Statistics, decode
 from dl_mqtt_clients.wire.topics import Role, Stage
 from dl_mqtt_clients.wire.weights import decode as decode_weights
@@ -71,6 +73,7 @@ class Trainer(Node):
         self._loss: float | None = None
         self._lacks = ""
         self._evaluating = Evaluating(self._send_statistics)
+        self._describing = Describing(self.loop, send=self._send_features, again=self._consider)
         self._outbox = Outbox(self.folder)
         self._offering = Offering(
             self._outbox,
@@ -144,6 +147,7 @@ class Trainer(Node):
     def _heard(self, announced: Round | None) -> None:
         self._announced = self._own_way(announced)
         self._offering.heard(self._announced)
+        self._describing.heard()
         self._consider()
 
     def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002
@@ -169,6 +173,7 @@ class Trainer(Node):
 
     def _work(self) -> None:
         """Evaluate a new version, and begin a fit when all that is needed is there."""
+        self._describe()
         if self._fitting or self._offering.is_open:
             return
         try:
@@ -193,11 +198,23 @@ class Trainer(Node):
             self.status.changed()
             self._consider()
 
+    def _describe(self) -> None:
+        """Tell what our readings are like, while a scaler is being agreed on."""
+        announced, manifest = self._announced, self.manifest
+        if announced is None or announced.phase != "scaling" or manifest is None or manifest.version != announced.base:
+            return
+        x, _, _ = self._held.to_learn(announced.training.window, manifest.task)
+        if len(x) >= announced.training.min_readings or (self.stream is None and len(x)):
+            self._describing.describe(announced, x)
+
+    def _send_features(self, report: FeatureReport) -> bool:
+        return self.link.send(self.topics.features(self.node_id), report)
+
     def _why_not(self) -> str:
         """What keeps us from taking part; empty when nothing does."""
         announced = self._announced
         if announced is None or announced.phase != "open":
-            return "no open round"
+            return "a scaler to be agreed on" if announced and announced.phase == "scaling" else "no open round"
         drawn = is_drawn(
             announced.seed,
             round_number=announced.round,

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from dl_mqtt_clients.aggregation.files import write_json
+from dl_mqtt_clients.aggregation.scaler import Scaler
 from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.aggregation.strategies import Merged
 from dl_mqtt_clients.config import Settings
@@ -86,6 +87,16 @@ class Versions:
         return self.current.variables
 
     @property
+    def n_features(self) -> int:
+        return self._model.n_features
+
+    @property
+    def opens_lineage(self) -> bool:
+        """Whether the newest version only has another scaler than the one before: nobody has trained it."""
+        before = self._store.version(self.current.base) if self.current.base else None
+        return before is not None and before.lineage != self.current.lineage
+
+    @property
     def weights(self) -> list[np.ndarray]:
         """Of the newest version, in the order of `variables`; not to be changed."""
         return self._weights
@@ -155,6 +166,24 @@ class Versions:
             self._store.keep(self._settings.rounds.keep_versions)
         except OSError as error:
             log.warning("old versions cannot be deleted: %s", error)
+
+    def rescale(self, scaler: Scaler) -> None:
+        """The newest version with another scaler: the first of a new lineage."""
+        places = [i for i, v in enumerate(self.variables) if v.role == "scaler"]
+        weights = list(self._weights)
+        for place, values in zip(places, (scaler.offset, scaler.scale), strict=True):
+            weights[place] = values.reshape(self.variables[place].shape).astype(self.variables[place].dtype)
+        self._reachable = {m.version: m for m in self.published()}
+        before = _alone(self.current)
+        self._write(
+            weights,
+            msgspec.structs.replace(
+                before, number=before.number + 1, base=before.version, threshold=None, metrics=Metrics(),
+                lineage=_lineage(before.blobs["architecture"].sha256, [weights[p] for p in places]),
+            ),
+            scaler="agreed", best=None, recent={}, strategy="", strategy_state=None,
+        )  # fmt: skip
+        self._weights = weights
 
     def promote(self, *, threshold: float | None, metrics: Metrics, becomes_best: bool = True) -> bool:
         """Put the newest version into production, or give it a better threshold; False when nothing changes."""
@@ -250,12 +279,12 @@ class Versions:
         self._store.fresh(at_least=time.time_ns() // 1_000_000)
         self._model, self._weights = given, given.get_weights()
         architecture = self._store.put_blob(given.architecture)
-        scaler = encode([w for w, v in zip(self._weights, given.variables, strict=True) if v.role == "scaler"])
+        scaler = [w for w, v in zip(self._weights, given.variables, strict=True) if v.role == "scaler"]
         self._write(
             self._weights,
             Manifest(
                 stage="global", generation=self._store.generation, serial=1, version=_NONE, number=0, round=0,
-                lineage=hashlib.sha256(architecture.encode() + scaler).hexdigest(),
+                lineage=_lineage(architecture, scaler),
                 task=given.task, features=given.features, variables=given.variables,
                 blobs={"architecture": self._blob(architecture, len(given.architecture))},
             ),
@@ -283,7 +312,8 @@ class Versions:
             if v.role == "scaler"
         ]
         other = "model" if given.architecture != architecture else ""
-        other = other or ("scaler" if not all(np.array_equal(a, b) for a, b in scaler) else "")
+        is_given = self._store.stages.scaler != "agreed"
+        other = other or ("scaler" if is_given and not all(np.array_equal(a, b) for a, b in scaler) else "")
         if other:
             hint = "start a new generation with --fresh, or use another node.state_dir"
             made = f"expected the {other} that {self._store.folder} was made with"
@@ -305,6 +335,11 @@ class Versions:
 
     def _blob(self, name: str, size: int) -> Blob:
         return Blob(sha256=name, bytes=size, chunk_bytes=self._settings.transfer.chunk_bytes)
+
+
+def _lineage(architecture: str, scaler: Sequence[np.ndarray]) -> str:
+    """Names what weights must have in common to be averaged."""
+    return hashlib.sha256(architecture.encode() + encode(scaler)).hexdigest()
 
 
 def _alone(manifest: Manifest) -> Manifest:

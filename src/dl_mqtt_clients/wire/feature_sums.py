@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from dl_mqtt_clients.wire.messages import Count, Positive
+from dl_mqtt_clients.wire.messages import Count, Message, Positive, Sha256
 
 LAST_BIN: Final = 4064  # of a sketch: 16 an octave over all of float32, 2⁻¹²⁶ … 2¹²⁸; negative values count downwards
 MAX_VALUES: Final = 10_000  # of a category, from one node
@@ -34,3 +34,11 @@ class CategorySums(Struct, frozen=True, kw_only=True):
     values: Annotated[tuple[CategoryValue, ...], Meta(max_length=MAX_VALUES)] = ()
     counts: Annotated[tuple[Positive, ...], Meta(max_length=MAX_VALUES)] = ()
     other: Count = 0
+
+
+class FeatureReport(Message, frozen=True, kw_only=True):
+    """`node/<id>/trainer/features`: what the readings of a node are like; sent while a scaler is being agreed on."""
+
+    base: Sha256  # the version announced then
+    readings: Count = 0
+    features: Annotated[tuple[FeatureSums, ...], Meta(max_length=100_000)] = ()

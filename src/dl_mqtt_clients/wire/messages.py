@@ -54,12 +54,34 @@ class Blob(Struct, frozen=True, kw_only=True):
     chunk_bytes: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
 
 
+class Verdicts(Struct, frozen=True, kw_only=True):
+    """Labelled held-out readings by label and verdict at the agreed threshold."""
+
+    true_positives: Count = 0
+    false_positives: Count = 0
+    false_negatives: Count = 0
+    true_negatives: Count = 0
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """Over the nodes: the mean hides the one that suffers."""
+
+    worst: float
+    median: float
+    best: float
+    worst_node: Name
+
+
 class Metrics(Struct, frozen=True, kw_only=True):
-    """What is known of a version. Losses and AUROC come from mergeable sums over the nodes."""
+    """What is known of a version. All but the training loss come from mergeable sums over the nodes."""
 
     loss: float | None = None  # mean training loss, weighted by examples
     holdout_loss: float | None = None  # mean score of held-out readings not labelled anomalous
     auroc: float | None = None  # from label-split score histograms, where labels exist
+    average_precision: float | None = None  # likewise
+    verdicts: Verdicts | None = None  # likewise
+    loss_spread: Spread | None = None  # of the nodes' held-out losses
+    auroc_spread: Spread | None = None
     examples: Count = 0
     nodes: Count = 0
 
@@ -122,7 +144,7 @@ class Round(Message, frozen=True, kw_only=True):
     generation: Positive
     round: Count
     attempt: Positive = 1
-    phase: Literal["open", "idle", "paused"]
+    phase: Literal["open", "idle", "paused", "scaling"]  # scaling: tell of your features
     mode: Literal["sync", "async"] = "sync"
     base: Sha256
     number: Count = 0  # of the base, for people
@@ -135,6 +157,8 @@ class Round(Message, frozen=True, kw_only=True):
     inline_bytes: Count = 0
     chunk_bytes: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)] = 256 * 1024
     require: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()  # attributes of nodes that may take part: "gpu=true"
+    quarantine: float | None = None  # readings that score higher are kept out of training windows
+    released: Count = 0  # how often an operator has said that what comes now is normal
     training: Training = Training()
 
 
@@ -177,7 +201,7 @@ class RoundReport(Struct, frozen=True, kw_only=True):
 
     round: Count
     attempt: Positive
-    outcome: Literal["merged", "abandoned"]
+    outcome: Literal["merged", "abandoned", "rescaled"]
     version: Sha256 | None = None
     number: Count = 0
     seconds: float = 0.0
@@ -205,7 +229,7 @@ class History(Message, frozen=True, kw_only=True):
 class ManagerStatus(Message, frozen=True, kw_only=True):
     """`manager/status`; retained, also the last will (state `lost`)."""
 
-    state: Literal["starting", "waiting", "collecting", "paused", "finished", "stopped", "lost"]
+    state: Literal["starting", "waiting", "scaling", "collecting", "paused", "finished", "stopped", "lost"]
     instance: Annotated[str, Meta(max_length=64)] = ""
     generation: Count = 0
     round: Count = 0
@@ -215,6 +239,8 @@ class ManagerStatus(Message, frozen=True, kw_only=True):
     nodes: Count = 0
     accepted: Count = 0
     refused: dict[str, int] = {}  # reason -> how often, since start
+    rejected: Count = 0  # versions in a row
+    detail: Text = ""  # what it waits for, for people
     last_error: Text = ""
 
 
@@ -250,10 +276,14 @@ class NodeStatus(Message, frozen=True, kw_only=True):
     loss: float | None = None
     accepted: Count = 0
     refused: Count = 0
+    drift: float | None = None  # population stability index of the newest readings against the last window's
+    quarantined: Count = 0  # readings kept out of the window
     # predictor
     scored: Count = 0
     anomalies: Count = 0
     threshold: float | None = None
+    version_scored: Count = 0  # with this version
+    version_anomalies: Count = 0
 
 
 class Histogram(Struct, frozen=True, kw_only=True):
@@ -295,15 +325,29 @@ class Anomaly(Message, frozen=True, kw_only=True):
 
 
 class Command(Message, frozen=True, kw_only=True):
-    """`command`: an operator's word; answered on the MQTT 5 response topic."""
+    """`command`: an operator's word; answered on the MQTT 5 response topic.
 
-    command: Literal["start", "pause", "stop", "promote", "rollback"]
+    round: open one now · release: what comes now is normal, let it into the training windows.
+    """
+
+    command: Literal["start", "pause", "stop", "round", "promote", "rollback", "rescale", "release", "diff"]
     version: Sha256 | None = None
+    other: Sha256 | None = None  # diff: the version to compare with; the one it was merged onto when there is none
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """Of one variable between two versions."""
+
+    path: Text
+    role: VariableRole
+    change: float  # Euclidean norm of the difference
+    norm: float  # of the earlier one's values
 
 
 class Answer(Message, frozen=True, kw_only=True):
     ok: bool
     message: Text = ""
+    differences: Annotated[tuple[Difference, ...], Meta(max_length=100_000)] = ()
 
 
 # ---- data broker ---------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # one spelling a number, ASCII digits only
 _KINDS: Final = {
-    "trainer": ("status", "statistics", "offer", "reply"),
+    "trainer": ("status", "statistics", "features", "offer", "reply"),
     "predictor": ("status", "statistics", "anomaly"),
 }
 
@@ -90,6 +90,9 @@ class Topics:
 
     def statistics(self, node: str, role: str) -> str:
         return f"{self.root}/node/{node}/{role}/statistics"
+
+    def features(self, node: str) -> str:
+        return f"{self.root}/node/{node}/trainer/features"
 
     def offer(self, node: str) -> str:
         return f"{self.root}/node/{node}/trainer/offer"

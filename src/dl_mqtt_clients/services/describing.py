@@ -1,0 +1,36 @@
+"""A trainer's word while a scaler is being agreed on: sums over the features of its readings, never a reading."""
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from dl_mqtt_clients.aggregation.feature_statistics import FeatureStatistics
+from dl_mqtt_clients.services.loop import Loop
+from dl_mqtt_clients.wire.feature_sums import FeatureReport
+from dl_mqtt_clients.wire.messages import Round
+
+AGAIN_AFTER_S: Final = 5.0  # nobody relies on delivery
+
+
+class Describing:
+    """Tells, and tells again while the manager asks. `send(report)` says whether it left; `again()` asks for it."""
+
+    def __init__(self, loop: Loop, *, send: Callable[[FeatureReport], bool], again: Callable[[], None]) -> None:
+        self._loop, self._send, self._again = loop, send, again
+        self._told = ""  # of this base
+
+    def heard(self) -> None:
+        """A round was announced, perhaps by a manager that knows nothing of us."""
+        self._told = ""
+
+    def describe(self, announced: Round, readings: np.ndarray) -> None:
+        """Readings [n, features]: those that training would use."""
+        if self._told == announced.base and self._loop.pending("describe"):
+            return
+        sums = FeatureStatistics.of(readings)
+        report = FeatureReport(base=announced.base, readings=len(readings), features=sums.to_message())
+        if self._send(report):
+            self._told = announced.base
+            self._loop.at("describe", AGAIN_AFTER_S * random.uniform(0.75, 1.25), self._again)
