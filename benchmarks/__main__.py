@@ -24,6 +24,7 @@ NAMES = (
     "footprint",
     "poisoning",
     "codecs",
+    "strategies",
 )
 SLOW = ("fleet", "chaos")
 FOLDER = Path("artifacts/bench")

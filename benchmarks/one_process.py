@@ -4,6 +4,7 @@ NSL-KDD with the scaling and the core of `examples/nsl_kdd`: an untrained core h
 what is learnt shows. (With `standard` scaling and a linear output it has 0.965 untrained, and nothing shows.)
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -38,6 +39,7 @@ class Course:
     """What a run came to."""
 
     auroc: float = float("nan")  # after the last round; NaN: scores are no numbers
+    marks: dict[int, float] = field(default_factory=dict)  # round -> AUROC after it
     norms: list[list[float]] = field(default_factory=list)  # by round, of the honest updates
     refused: int = 0  # updates
     untrained: int = 0  # honest fits that diverged: nothing was offered
@@ -47,14 +49,27 @@ class Course:
 
 
 def run(
-    nodes: Sequence[Node], *, strategy: str = "FedAvg", codec: str = "float32", rounds: int = 20, seed: int = SEED
+    nodes: Sequence[Node],
+    *,
+    strategy: str = "FedAvg",
+    codec: str = "float32",
+    rounds: int = 20,
+    seed: int = SEED,
+    marks: Sequence[int] = (),
 ) -> Course:
-    """`rounds` rounds of all nodes, one epoch each; the same arguments give the same bits."""
+    """`rounds` rounds of all nodes, one epoch each, measured after the `marks` too; same arguments, same bits."""
     federation = _Federation(nodes, strategy, codec, seed)
     for number in range(rounds):
         federation.round(number)
+        if number + 1 in marks:
+            federation.course.marks[number + 1] = auroc_of(federation.weights, seed)
     federation.course.auroc = auroc_of(federation.weights, seed)
     return federation.course
+
+
+def one_thread() -> None:
+    """For worker processes, before JAX is imported: each has a core to itself."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 @cache

@@ -1,5 +1,6 @@
 """Modes, strategies, codecs and attributes, each in a whole federation in memory."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -129,6 +130,23 @@ def test_asynchronous_rounds_count_late_updates_and_no_node_twice_a_round(memory
     assert sum(n for late, n in staleness.items() if late > 0) > 0
     assert {p.node for r in reports for p in r.participants} == {"a", "b", "c"}
     assert reports[-1].metrics.loss < reports[0].metrics.loss
+
+
+@pytest.mark.parametrize(
+    ("mode", "written", "used"),
+    [
+        ("async", "FedAdam(lr=0.05)", "FedAdam(lr=0.05) @ PolynomialStaleness"),
+        ("async", "FedAvg @ HingeStaleness", "FedAvg @ HingeStaleness"),
+        ("sync", "FedAdam(lr=0.05)", "FedAdam(lr=0.05)"),
+    ],
+)
+def test_asynchronous_rounds_weigh_staleness_unless_the_strategy_does(
+    memory_url, new_settings, tmp_path, mode, written, used
+):
+    settings = new_settings(memory_url, rounds__mode=mode, rounds__target_updates=1, rounds__strategy=written)
+    federate(settings, rounds=1, nodes=("a",))
+    stages = next((tmp_path / "state").rglob("stages.json"))
+    assert json.loads(stages.read_text())["strategy"] == used
 
 
 def test_only_nodes_with_the_required_attributes_take_part(memory_url, new_settings):

@@ -15,7 +15,7 @@ import numpy as np
 from dl_mqtt_clients.aggregation import rounds as engine
 from dl_mqtt_clients.aggregation.mapped import give_back, mappings
 from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
-from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Update, read_strategy
+from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Strategy, Update, read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
 from dl_mqtt_clients.services.roster import Roster
@@ -61,7 +61,7 @@ class Collector:
         self._expected = (-1, 0)  # (changes of the roster, live nodes of the cohort then)
         rules = open_round.rules or self._rules()
         self.open_round = msgspec.structs.replace(open_round, rules=rules)
-        self._strategy = read_strategy(rules.strategy, folders=[Path(settings.rounds.rules_folder)])
+        self._strategy = self._read(rules.strategy)
         self._codec = codec(rules.codec)
         plan = self._plan(versions, store.stages.recent, rules)
         self._spool = store.write_open_round(self.open_round)
@@ -261,11 +261,17 @@ class Collector:
         live = self._roster.live_trainers()
         return bool(live) and all(node in accepted for node in live if self._round.is_drawn(node))
 
+    def _read(self, strategy: str) -> Strategy:
+        return read_strategy(strategy, folders=[Path(self._settings.rounds.rules_folder)])
+
     def _rules(self) -> Rules:
         """What this round is begun with."""
         rounds = self._settings.rounds
+        strategy = rounds.strategy
+        if rounds.mode == "async" and not self._read(strategy).weighs_staleness:
+            strategy += " @ PolynomialStaleness"
         return Rules(
-            strategy=rounds.strategy,
+            strategy=strategy,
             codec=self._settings.transfer.codec,
             max_delta=rounds.max_delta,
             max_examples=rounds.max_examples or self._training.window * self._training.epochs,
