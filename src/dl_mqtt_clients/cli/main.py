@@ -39,6 +39,10 @@ COMMANDS: Final[Table] = {
     ),
     "status": Command(f"{_ROOM}.status:status", "Show a federation: its manager, nodes and latest rounds."),
     "health": Command(f"{_ROOM}.health:health", "Ask whether a service on this machine is well."),
+    "bridge": Command(
+        f"{_ROOM}.bridge:bridge",
+        "Write Mosquitto's configuration of a bridge from a site's own broker to the federation's.",
+    ),
     "send": Command(f"{_ROOM}.send:send", "Tell the manager to start, pause or stop."),
 }
 
