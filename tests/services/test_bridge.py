@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.transport.embedded import EmbeddedBroker
 from dl_mqtt_clients.wire.bridge import Bridge
 from dl_mqtt_clients.wire.messages import NodeStatus, Round
+from dl_mqtt_clients.wire.topics import _KINDS, Topics
 from service_helpers import readings, start_manager, trainers
 
 pytestmark = needs_mosquitto
@@ -167,3 +169,13 @@ def test_each_topic_crosses_in_one_direction_only():
     for (one, way), (other, back) in itertools.product(levels, levels):
         if way != back:
             assert any(x != y and "+" not in (x, y) for x, y in zip(one, other, strict=False)) or len(one) != len(other)
+
+
+def test_all_that_a_node_says_and_hears_crosses():
+    """A new topic of nodes needs its line."""
+    bridge = Bridge(federation="f", site="s", nodes=["a"], host="h", port=1)
+    crossing = [pattern.replace("+", "[^/]+") for pattern, _ in bridge.topics()]
+    for role, kinds in _KINDS.items():
+        for kind in kinds:
+            topic = f"{Topics('f').root}/node/a/{role}/{kind}"
+            assert any(re.fullmatch(pattern, topic) for pattern in crossing), topic

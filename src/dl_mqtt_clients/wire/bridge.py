@@ -36,6 +36,7 @@ class Bridge:
             yield topics.reply(node), "in"
             yield topics.status(node, "+"), "out"
             yield topics.statistics(node, "+"), "out"
+            yield topics.features(node), "out"
             yield topics.offer(node), "out"
             yield topics.update(node, "+", "+"), "out"
             yield topics.anomaly(node), "out"
