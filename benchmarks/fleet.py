@@ -21,7 +21,10 @@ def run() -> list[dict[str, object]]:
         manager = stack.enter_context(child("fleet", "manager", url, folder))
         for part in range(PROCESSES):
             stack.enter_context(child("light", url, part * NODES // PROCESSES, NODES // PROCESSES))
-        lines = [line.split() for line in manager.stdout or () if line.startswith("round")]
+        lines = []
+        for line in manager.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line.split())
     seconds = [float(line[2]) for line in lines]
     updates = [int(line[3]) for line in lines]
     memory = [float(line[4]) for line in lines]
@@ -30,6 +33,7 @@ def run() -> list[dict[str, object]]:
         {"what": "rounds closed", "measured": len(lines), "against": ROUNDS, "ratio": "", "target": "all"},
         {"what": "updates a round, least", "measured": min(updates), "against": NODES, "ratio": "", "target": "all"},
         {"what": "seconds a round, median", "measured": round(median(seconds), 2)},
+        {"what": "seconds, longest round", "measured": round(max(seconds), 2)},
         {"what": "updates a second", "measured": round(NODES / median(seconds))},
         {
             "what": "manager's memory, MB, last rounds against rounds 4-8", "measured": round(late, 1),
@@ -58,7 +62,8 @@ def _manager(url: str, folder: str) -> None:
     )  # fmt: skip
 
     def on_round(report) -> None:
-        print("round", report.round, report.seconds, len(report.participants), resident_mb(os.getpid()), flush=True)
+        updates = len(report.participants)
+        print("round", report.round, report.seconds, updates, round(resident_mb(os.getpid()), 1), flush=True)
 
     Manager(core, settings=settings, rounds=ROUNDS, on_round=on_round).run()
 
