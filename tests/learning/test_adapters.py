@@ -10,41 +10,7 @@ from dl_mqtt_clients.learning.model import FederatedModel
 from dl_mqtt_clients.learning.steps import BatchSteps
 from dl_mqtt_clients.wire.messages import Training
 from dl_mqtt_clients.wire.weights import decode, encode, nbytes, update_positions
-
-layers = keras.layers
-TIMES, WIDTH, HEADS, RANK = 8, 32, 2, 2
-HEAD = (WIDTH + 1) * 1
-
-
-def transformer():
-    """Readings of 8 time steps × 4 values -> one probability; two blocks of attention and a network each."""
-    x = keras.Input((TIMES * 4,), name="reading")
-    y = layers.Dense(WIDTH, name="embed")(layers.Reshape((TIMES, 4))(x))
-    for block in ("first", "second"):
-        attention = layers.MultiHeadAttention(HEADS, WIDTH // HEADS, name=f"{block}_attention")
-        y = layers.LayerNormalization(name=f"{block}_norm")(layers.Add()([y, attention(y, y)]))
-        inner = layers.Dense(WIDTH, name=f"{block}_out")(
-            layers.Dense(2 * WIDTH, activation="gelu", name=f"{block}_in")(y)
-        )
-        y = layers.BatchNormalization(name=f"{block}_batch_norm")(layers.Add()([y, inner]))
-    output = layers.Dense(1, activation="sigmoid", name="head")(layers.GlobalAveragePooling1D()(y))
-    return keras.Model(x, output, name="transformer")
-
-
-def freeze(core, *, rank=RANK):
-    """The user's own lines: freeze all but the head, adapt every Dense and the attentions' projections."""
-    for layer in core.layers:
-        layer.trainable = layer.name == "head"
-    adapters = 0
-    for layer in core._flatten_layers():
-        if isinstance(layer, (layers.Dense, layers.EinsumDense)) and layer.name != "head":
-            layer.trainable = True
-            layer.enable_lora(rank)
-            if layer.bias is not None:
-                layer.bias.trainable = False
-            adapters += 2
-    core.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
-    return adapters
+from transformer import HEAD, RANK, WIDTH, freeze, node_data, transformer
 
 
 @pytest.fixture
@@ -57,15 +23,7 @@ def model():
 
 @pytest.fixture
 def nodes(rng):
-    """Two nodes that see different classes more often; the class shows in where the values go in time."""
-    data = []
-    for k, share in enumerate((0.3, 0.7)):
-        y = rng.random(128) < share
-        start = rng.normal(size=(128, 1, 4)) * 0.7
-        trend = np.where(y, 1.0, -1.0)[:, None, None] * np.linspace(0, 1, TIMES)[None, :, None]
-        noise = rng.normal(size=(128, TIMES, 4)) * 0.3
-        data.append(((start + trend + noise).reshape(128, -1).astype("float32"), y.astype("float32"), k))
-    return data
+    return node_data(rng)
 
 
 def cross_entropy(model, x, y):

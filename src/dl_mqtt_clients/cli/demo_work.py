@@ -16,7 +16,7 @@ from dl_mqtt_clients.data.sources import load_configured
 from dl_mqtt_clients.services.base_model import make_base_model, save_base_model, training_rows
 from dl_mqtt_clients.services.from_settings import training
 from dl_mqtt_clients.wire.messages import Manifest, RoundReport
-from dl_mqtt_clients.wire.weights import decode
+from dl_mqtt_clients.wire.weights import join
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.cli.demo_plan import Plan
@@ -107,5 +107,6 @@ def compare(base: Base, settings: Settings) -> Outcome | None:
 
 
 def _measure_version(base: Base, store: Store, manifest: Manifest) -> Measured:
-    weights = decode(store.blob(manifest.blobs["weights"].sha256), manifest.variables)
+    names = [name for name in ("weights", "frozen") if name in manifest.blobs]
+    weights = join({name: store.blob(manifest.blobs[name].sha256) for name in names}, manifest.variables)
     return measure(f"version {manifest.number}", base.model, weights, base.splits.test)

@@ -53,6 +53,11 @@ class ModelSettings(Section):
         default="standard",
         description="How features are scaled: to mean 0 and deviation 1, to the range 0 to 1, or not at all.",
     )
+    personal: Texts = Field(
+        default=(),
+        description="Patterns of the paths of variables that are trained and stay on each node: "
+        "*/batch_normalization*/* (FedBN), */output/* (FedPer); empty: none.",
+    )
     max_parameters: Positive = Field(
         default=200_000_000, description="Largest model that a node accepts, in parameters."
     )

@@ -11,12 +11,11 @@ from dl_mqtt_clients.transport.base import Delivery, Transport
 from dl_mqtt_clients.wire.messages import Blob, Manifest
 from dl_mqtt_clients.wire.topics import Topics
 from dl_mqtt_clients.wire.transfer import Download
-from dl_mqtt_clients.wire.weights import header_limit, nbytes
+from dl_mqtt_clients.wire.weights import blob_positions, header_limit, nbytes
 
 log = logging.getLogger(__name__)
 
 NEEDED: Final = ("architecture", "weights")
-LIKE_WEIGHTS: Final = ("weights", "best")  # blobs that hold a value for each variable
 MAX_ARCHITECTURE_BYTES: Final = 16 * 1024 * 1024
 FIRST_PAUSE_S: Final = 1.0  # before missing chunks are asked for again
 LAST_PAUSE_S: Final = 30.0
@@ -59,6 +58,10 @@ class Fetcher:
     def wanted(self) -> Manifest | None:
         """The manifest that is being fetched."""
         return self._manifest
+
+    def hold(self, blob: Blob, data: bytes) -> None:
+        """No need to fetch this, if the next manifest names it: we have it."""
+        self._held[blob.sha256] = data
 
     def want(self, manifest: Manifest) -> None:
         """Fetch what of this manifest is not held yet; of what was being fetched, what it needs too goes on."""
@@ -165,8 +168,8 @@ def check_sizes(manifest: Manifest, *, stage: str, max_parameters: int) -> None:
     architecture = manifest.blobs["architecture"].bytes
     if architecture > MAX_ARCHITECTURE_BYTES:
         raise TransferError(f"architecture: expected at most {MAX_ARCHITECTURE_BYTES} bytes. Announced: {architecture}")
-    size, header = nbytes(manifest.variables), header_limit(len(manifest.variables))
-    for name in LIKE_WEIGHTS:
+    for name, positions in blob_positions(manifest.variables, manifest.blobs).items():
+        size, header = nbytes([manifest.variables[p] for p in positions]), header_limit(len(positions))
         announced = manifest.blobs[name].bytes if name in manifest.blobs else size
         if not size <= announced <= size + header + 8:
             raise TransferError(f"{name}: expected {size} to {size + header + 8} bytes. Announced: {announced}")

@@ -22,7 +22,7 @@ from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery, Will
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, decode, encode
 from dl_mqtt_clients.wire.topics import Role, Stage, Topics
-from dl_mqtt_clients.wire.weights import decode as decode_weights
+from dl_mqtt_clients.wire.weights import join
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
@@ -35,7 +35,7 @@ class Node(Service):
 
     role: ClassVar[Role]
     stage: ClassVar[Stage]  # the versions it follows
-    blobs: ClassVar[Sequence[str]] = NEEDED  # what it fetches of them
+    blobs: ClassVar[Sequence[str]] = (*NEEDED, "frozen")  # what it fetches of them
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Node(Service):
     # ---- for the roles to fill in ----
 
     @abstractmethod
-    def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
+    def _prepare(self, manifest: Manifest, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
         """Last step before a version is adopted. ModelError, and nothing changed, when it cannot be."""
 
     @abstractmethod
@@ -184,9 +184,9 @@ class Node(Service):
     def _take(self, manifest: Manifest, blobs: Blobs) -> None:
         """Adopt a version, or keep the old one altogether: ModelError, TransferError, DataError say why."""
         model = self._rebuilt(manifest, bytes(blobs["architecture"]))
-        weights = _finite(decode_weights(blobs["weights"], manifest.variables))
+        weights = _finite(join(blobs, manifest.variables))
         parser = self._parser_for(model) if model is not self.model else None
-        self._prepare(model, weights)
+        self._prepare(manifest, model, weights)
         if parser is not None and self.stream is not None:
             self.stream.expect(parser)
         self.model, self.manifest = model, manifest

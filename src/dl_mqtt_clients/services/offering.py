@@ -57,14 +57,18 @@ class Offering:
                 self._loop.at("offer", random.uniform(0.0, 0.05), self.offer)  # there is room in the new buffer
             elif not self._loop.pending("offer"):
                 self._loop.at("offer", 0.0, self.offer)
+        elif self._must_ask(offer):
+            self._loop.at("offer", 0.0, self.offer)  # its receipt may have been lost
         elif announced is not None and not self._outbox.is_older(announced):
             self._drop()  # an older one a broker brought back: the present one will follow
 
     def offer(self) -> None:
         """Offer what is stored, and again later."""
         offer, announced = self._outbox.offer, self._announced
-        if offer is None or announced is None or not self._link.transport.connected or not self._is_current(offer):
-            return  # offered again on connect, or on the announcement it belongs to
+        if offer is None or announced is None or not self._link.transport.connected:
+            return  # offered again on connect
+        if not (self._is_current(offer) or self._must_ask(offer)):
+            return  # or on the announcement it belongs to
         self._loop.at("offer", self._outbox.back_off_s(), self.offer)
         if self._link.transport.backlog > MOST_LEAVING:
             return
@@ -110,6 +114,12 @@ class Offering:
         self._loop.cancel("offer")
         self._outbox.drop()
         self._on_dropped()
+
+    def _must_ask(self, offer: Offer) -> bool:
+        """Whether the update's round is over and we must know whether it counted: the manager says so still."""
+        now = self._announced
+        is_past = now is not None and now.generation == self._outbox.generation and now.round > offer.round
+        return is_past and self._outbox.must_know
 
     def _is_current(self, offer: Offer) -> bool:
         now = self._announced

@@ -2,12 +2,14 @@
 
 import logging
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from dl_mqtt_clients.aggregation.files import write_atomically
+from dl_mqtt_clients.services.own_values import OwnValues
 from dl_mqtt_clients.wire.messages import Offer, Round
 from dl_mqtt_clients.wire.transfer import chunk, chunk_count, sha256
 
@@ -24,7 +26,6 @@ ANSWERED: Final = 3  # as if so many offers had gone: who was answered asks agai
 class _State(msgspec.Struct, kw_only=True):
     offer: Offer | None = None
     generation: int = 0  # of the offer
-    lineage: str = ""  # of the residual
     used: int = 0  # readings ever appended when the last accepted update's window was taken
     offered_used: int = 0  # the same for the update on offer
     done: tuple[int, int, int] = (0, 0, 0)  # (generation, round, attempt) taken part in last
@@ -36,8 +37,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._state_file = folder / "outbox.json"
         self._data_file = folder / "update.safetensors"
-        self._residual_file = folder / "residual.safetensors"
-        self._next_residual_file = folder / "residual-next.safetensors"
+        self.own = OwnValues(folder)
         self._data = b""
         self._attempts = 0
         self._state = _State()
@@ -63,11 +63,12 @@ class Outbox:
         result: "FitResult",
         new_readings: int,
         used: int,
-        residual: bytes = b"",
+        lineage: str = "",
+        own: Mapping[str, bytes] | None = None,
     ) -> None:
         """Make the update durable; only then may it be offered. OSError, and nothing to offer, when it cannot be.
 
-        `residual`: what the codec left out of it; it counts once the update does.
+        `own`: what the node keeps for itself of it, by name; it counts once the update does.
         """
         offer = Offer(
             round=announced.round,
@@ -86,10 +87,8 @@ class Outbox:
             used=self._state.used,
             offered_used=used,
             done=_key(announced),
-            lineage=self._state.lineage,
         )
-        if residual:
-            write_atomically(self._next_residual_file, residual)
+        self.own.set_aside(offer.sha256, generation=announced.generation, lineage=lineage, values=own or {})
         write_atomically(self._data_file, data)
         write_atomically(self._state_file, msgspec.json.encode(state))
         self._state, self._data = state, bytes(data)
@@ -108,20 +107,15 @@ class Outbox:
         return _key(announced) < self._state.done
 
     def used_up(self) -> None:
-        """The update was accepted: its readings are no longer new, and what its codec left out is to be made up for."""
+        """The update was accepted: its readings are no longer new, and what we keep of it for ourselves counts."""
         self._state.used = self._state.offered_used
-        try:
-            self._next_residual_file.replace(self._residual_file)
-        except FileNotFoundError:
-            self._residual_file.unlink(missing_ok=True)
+        if self._state.offer is not None:
+            self.own.adopt(self._state.offer.sha256)
 
-    def residual(self, lineage: str) -> bytes:
-        """What earlier accepted updates left out; nothing after the lineage has changed."""
-        if self._state.lineage != lineage:
-            self._state.lineage = lineage
-            self._residual_file.unlink(missing_ok=True)
-        self._next_residual_file.unlink(missing_ok=True)
-        return self._residual_file.read_bytes() if self._residual_file.exists() else b""
+    @property
+    def must_know(self) -> bool:
+        """Whether something of ours depends on what became of the update, even after its round."""
+        return self._state.offer is not None and self.own.is_set_aside(self._state.offer.sha256)
 
     def drop(self) -> None:
         self._state.offer = None

@@ -18,9 +18,10 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import Batch
 from dl_mqtt_clients.data.window import Window
 from dl_mqtt_clients.errors import DataError, ModelError, TransferError, WireError
-from dl_mqtt_clients.services.fetch import Blobs
+from dl_mqtt_clients.services.fetch import NEEDED, Blobs
 from dl_mqtt_clients.services.from_settings import with_brokers
 from dl_mqtt_clients.services.node import Node
+from dl_mqtt_clients.services.own_values import PERSONAL, Newer, OwnValues, personal_positions
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.messages import Anomaly, Manifest, NodeStatus, Readings, Scores, Statistics, decode, encode
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST: Final = float(np.finfo(np.float32).max)
-FILES: Final = {"architecture": "architecture.json", "weights": "weights.safetensors"}  # of a blob, in its folder
+FILES: Final = {  # of a blob, in its folder
+    "architecture": "architecture.json",
+    "weights": "weights.safetensors",
+    "frozen": "frozen.safetensors",
+}
 LABELLED: Final = 4096  # newest labelled readings kept to measure a new model on
 
 
@@ -65,6 +70,8 @@ class Predictor(Node):
         self._kept: dict[str, str] = {}  # hashes of the files in our folder
         self._labelled: Window | None = None
         self._measured = ""  # version whose statistics were sent
+        self._own = OwnValues(self.folder.parent / "trainer")  # of the trainer on this node
+        self._newer = Newer()
         self.stream = ReadingStream(
             self.loop, self.settings, role=self.role, on_arrival=self._arrived, on_problem=self.status.changed
         )
@@ -90,8 +97,9 @@ class Predictor(Node):
 
     # ---- the model ----
 
-    def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
-        model.set_weights(weights)
+    def _prepare(self, manifest: Manifest, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
+        self._newer.taken(self._own.path(PERSONAL, manifest))
+        model.set_weights(self._own.put_into(weights, manifest))
         if model is self.model:
             return
         for size in model.batch_sizes:  # compiled now: later the first batch of each size would be late
@@ -103,13 +111,23 @@ class Predictor(Node):
         self._measure()
         self._score()
 
+    def _take_newer(self) -> None:
+        """Personal variables that this node's trainer has learnt since."""
+        model, manifest = self.model, self.manifest
+        if model is None or manifest is None or not personal_positions(manifest):
+            return
+        path = self._own.path(PERSONAL, manifest)
+        if self._newer.is_there(path):
+            self._newer.taken(path)
+            model.set_weights(self._own.put_into(model.get_weights(), manifest))
+
     def _take(self, manifest: Manifest, blobs: Blobs) -> None:
         super()._take(manifest, blobs)
         if self._loading:
             return
         try:  # so that we can start from it without broker or manager
-            for name, file in FILES.items():
-                self._keep(file, blobs[name])
+            for name in blobs:
+                self._keep(FILES[name], blobs[name])
             self._keep("production.json", encode(manifest))
         except OSError as error:
             self._note_error(error)
@@ -127,7 +145,8 @@ class Predictor(Node):
         self._loading = True
         try:
             manifest = decode((self.folder / "production.json").read_bytes(), Manifest)
-            self._take(manifest, {name: self._stored(manifest, name, file) for name, file in FILES.items()})
+            names = [name for name in FILES if name in (*NEEDED, *manifest.blobs)]
+            self._take(manifest, {name: self._stored(manifest, name, FILES[name]) for name in names})
         except FileNotFoundError:
             return
         except (OSError, WireError, ModelError, DataError) as error:
@@ -141,6 +160,8 @@ class Predictor(Node):
         data = (self.folder / file).read_bytes()
         if blob not in manifest.blobs or sha256(data) != manifest.blobs[blob].sha256:
             raise TransferError(f"{file}: it is not the one that production.json names")
+        self._kept[file] = manifest.blobs[blob].sha256
+        self.fetcher.hold(manifest.blobs[blob], data)
         return data
 
     def _published_again(self) -> None:
@@ -172,6 +193,7 @@ class Predictor(Node):
     def _score(self) -> None:
         """Score and publish what has arrived; between two batches others get their turn, a new model among them."""
         self.loop.cancel("score")
+        self._take_newer()
         try:
             self._score_some()
         finally:

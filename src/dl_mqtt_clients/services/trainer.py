@@ -25,14 +25,14 @@ from dl_mqtt_clients.services.loop import FATAL
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.offering import Offering
 from dl_mqtt_clients.services.outbox import Outbox
+from dl_mqtt_clients.services.own_values import PERSONAL, RESIDUAL, personal_positions
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
 from dl_mqtt_clients.wire.feature_sums import FeatureReport
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Readings, Reply, Round, Statistics, decode
 from dl_mqtt_clients.wire.topics import Role, Stage
-from dl_mqtt_clients.wire.weights import decode as decode_weights
-from dl_mqtt_clients.wire.weights import encode, update_positions
+from dl_mqtt_clients.wire.weights import encode, join, update_positions
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.fit import FitResult
@@ -48,7 +48,7 @@ class Trainer(Node):
 
     role: ClassVar[Role] = "trainer"
     stage: ClassVar[Stage] = "global"
-    blobs: ClassVar[Sequence[str]] = (*NEEDED, "best")
+    blobs: ClassVar[Sequence[str]] = (*NEEDED, "frozen", "best")
 
     def __init__(
         self,
@@ -150,12 +150,12 @@ class Trainer(Node):
         self._describing.heard()
         self._consider()
 
-    def _prepare(self, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002
+    def _prepare(self, manifest: Manifest, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002
         self._held.check(model.n_features)
 
     def _take(self, manifest: Manifest, blobs: Blobs) -> None:
         super()._take(manifest, blobs)
-        self._best = decode_weights(blobs["best"], manifest.variables) if "best" in blobs else None
+        self._best = join(blobs, manifest.variables, version="best") if "best" in blobs else None
 
     def _adopted(self, weights: Sequence[np.ndarray]) -> None:
         self._weights = weights
@@ -256,7 +256,7 @@ class Trainer(Node):
         """Fit, store the change, offer it; or say why not, and leave this round to the others."""
         from dl_mqtt_clients.learning.fit import fit  # noqa: PLC0415 - imports Keras
 
-        base = self._weights
+        base = self._outbox.own.put_into(self._weights, manifest)
         seed = fit_seed(announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id)
 
         def go_on(progress: float) -> bool:
@@ -295,17 +295,27 @@ class Trainer(Node):
         positions = update_positions(manifest.variables)
         variables = as_changes(manifest.variables)
         change = [np.asarray(result.weights[p], "float32") - np.asarray(base[p], "float32") for p in positions]
-        before = self._outbox.residual(manifest.lineage)
+        before = self._outbox.own.read(RESIDUAL, manifest, variables, positions)
         encoded = codec(announced.codec).encode(
             change,
             variables,
             positions,
             seed=fit_seed(announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id),
-            residual=decode_weights(before, variables, positions) if before else None,
+            residual=before,
         )
-        residual = encode(encoded.residual, positions) if encoded.residual is not None else b""
+        own = _own_values(manifest, result)
+        if encoded.residual is not None:
+            own[RESIDUAL] = encode(encoded.residual, positions)
+        elif before is not None:
+            own[RESIDUAL] = b""
         self._outbox.store(
-            encoded.data, announced, result=result, new_readings=self._new_readings(), used=used, residual=residual
+            encoded.data,
+            announced,
+            result=result,
+            new_readings=self._new_readings(),
+            used=used,
+            lineage=manifest.lineage,
+            own=own,
         )
 
     def _still_counts(self, announced: Round) -> bool:
@@ -325,7 +335,14 @@ class Trainer(Node):
     def _evaluate(self) -> None:
         manifest, model, heldout = self.manifest, self.model, self._held.heldout()
         if manifest is not None and model is not None and heldout is not None and self.link.transport.connected:
-            self._evaluating.evaluate(manifest, model, heldout, weights=self._weights, best=self._best)
+            own, best = self._outbox.own, self._best
+            self._evaluating.evaluate(
+                manifest,
+                model,
+                heldout,
+                weights=own.put_into(self._weights, manifest),
+                best=None if best is None else own.put_into(best, manifest),
+            )
 
     def _send_statistics(self, statistics: Statistics) -> bool:
         return self.link.send(self.topics.statistics(self.node_id, self.role), statistics)
@@ -370,3 +387,9 @@ class Trainer(Node):
             accepted=self._offering.accepted,
             refused=self._offering.refused,
         )
+
+
+def _own_values(manifest: Manifest, result: "FitResult") -> dict[str, bytes]:
+    """What stays here of a fit."""
+    positions = personal_positions(manifest)
+    return {PERSONAL: encode([result.weights[p] for p in positions], positions)} if positions else {}

@@ -4,7 +4,7 @@ import datetime as dt
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
 from dl_mqtt_clients.services.from_settings import use_backend_of
 from dl_mqtt_clients.wire.messages import Blob, Manifest, Metrics, Variable
-from dl_mqtt_clients.wire.weights import decode, encode, update_positions
+from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, join, mark_personal, update_positions
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
@@ -49,6 +49,8 @@ class Versions:
         self._exported: Manifest | None = None
         use_backend_of(settings)
         given = self._given(model, features, scaler)
+        if given is not None:
+            given.take_roles(self._marked(given.variables))
         self._check_optimizer()
         current = store.stages.current
         if current is None or fresh:
@@ -179,7 +181,7 @@ class Versions:
             weights,
             msgspec.structs.replace(
                 before, number=before.number + 1, base=before.version, threshold=None, metrics=Metrics(),
-                lineage=_lineage(before.blobs["architecture"].sha256, [weights[p] for p in places]),
+                lineage=_lineage(before.blobs, [weights[p] for p in places]),
             ),
             scaler="agreed", best=None, recent={}, strategy="", strategy_state=None,
         )  # fmt: skip
@@ -250,6 +252,13 @@ class Versions:
         except ModelError as error:
             raise ConfigurationError([f"training.{error}"]) from error
 
+    def _marked(self, variables: Sequence[Variable]) -> tuple[Variable, ...]:
+        """Those personal that the settings say. ConfigurationError when a pattern matches nothing of the model."""
+        try:
+            return mark_personal(variables, self._settings.model.personal)
+        except ConfigurationError as error:
+            raise ConfigurationError([f"model.{mistake}" for mistake in error.mistakes]) from error
+
     def _given(
         self, model: object | None, features: Sequence[str], scaler: "ScalerValues | None"
     ) -> "FederatedModel | None":
@@ -279,14 +288,15 @@ class Versions:
         self._store.fresh(at_least=time.time_ns() // 1_000_000)
         self._model, self._weights = given, given.get_weights()
         architecture = self._store.put_blob(given.architecture)
+        blobs = {"architecture": self._blob(architecture, len(given.architecture)), **self._frozen(given.variables)}
         scaler = [w for w, v in zip(self._weights, given.variables, strict=True) if v.role == "scaler"]
         self._write(
             self._weights,
             Manifest(
                 stage="global", generation=self._store.generation, serial=1, version=_NONE, number=0, round=0,
-                lineage=_lineage(architecture, scaler),
+                lineage=_lineage(blobs, scaler),
                 task=given.task, features=given.features, variables=given.variables,
-                blobs={"architecture": self._blob(architecture, len(given.architecture))},
+                blobs=blobs,
             ),
         )  # fmt: skip
 
@@ -297,6 +307,9 @@ class Versions:
         self._weights = self._weights_of(current)
         if given is not None:
             self._check_same(given, architecture, current)
+            self._check_personal(given.variables)
+        else:
+            self._check_personal(self._marked(current.variables))
         self._model = given or rebuild(
             architecture,
             max_parameters=self._settings.model.max_parameters,
@@ -315,19 +328,38 @@ class Versions:
         is_given = self._store.stages.scaler != "agreed"
         other = other or ("scaler" if is_given and not all(np.array_equal(a, b) for a, b in scaler) else "")
         if other:
-            hint = "start a new generation with --fresh, or use another node.state_dir"
-            made = f"expected the {other} that {self._store.folder} was made with"
-            raise ConfigurationError([f"{other}: {made}. Received: another one ({hint})"])
+            raise self._made_with(other)
+
+    def _check_personal(self, variables: Sequence[Variable]) -> None:
+        """ConfigurationError when others stay on the nodes than this state was made with."""
+        if [v.role == "personal" for v in variables] != [v.role == "personal" for v in self.variables]:
+            raise self._made_with("model.personal")
+
+    def _made_with(self, what: str) -> ConfigurationError:
+        hint = "start a new generation with --fresh, or use another node.state_dir"
+        made = f"expected the {what.rpartition('.')[2]} that {self._store.folder} was made with"
+        return ConfigurationError([f"{what}: {made}. Received: another one ({hint})"])
 
     def _weights_of(self, manifest: Manifest) -> list[np.ndarray]:
-        return decode(self._store.blob(manifest.blobs["weights"].sha256), manifest.variables)
+        """A value for each variable."""
+        names = [name for name in ("weights", "frozen") if name in manifest.blobs]
+        return join({name: self._store.blob(manifest.blobs[name].sha256) for name in names}, manifest.variables)
+
+    def _frozen(self, variables: Sequence[Variable]) -> dict[str, Blob]:
+        """The blob of what no round changes, where there is such: published once, fetched once."""
+        if not is_divided(variables):
+            return {}
+        positions = blob_positions(variables, ("frozen",))["frozen"]
+        data = encode([self._weights[p] for p in positions], positions)
+        return {"frozen": self._blob(self._store.put_blob(data), len(data))}
 
     def _write(self, weights: list[np.ndarray], like: Manifest, **rest: Any) -> None:
         """Make a version durable and current, with the `rest` of the stages."""
-        data = encode(weights)
+        positions = blob_positions(like.variables, like.blobs)["weights"]
+        data = encode([weights[p] for p in positions], positions)
         name = self._store.put_blob(data)
         blobs = {**like.blobs, "weights": self._blob(name, len(data))}
-        version = hashlib.sha256(f"{blobs['architecture'].sha256}\n{name}\n{like.base or ''}".encode()).hexdigest()
+        version = hashlib.sha256("\n".join([*_unchanging(blobs), name, like.base or ""]).encode()).hexdigest()
         stages = self._store.stages
         manifest = msgspec.structs.replace(like, version=version, blobs=blobs, serial=stages.serial + 1)
         self._store.put_version(manifest)
@@ -337,9 +369,14 @@ class Versions:
         return Blob(sha256=name, bytes=size, chunk_bytes=self._settings.transfer.chunk_bytes)
 
 
-def _lineage(architecture: str, scaler: Sequence[np.ndarray]) -> str:
+def _lineage(blobs: Mapping[str, Blob], scaler: Sequence[np.ndarray]) -> str:
     """Names what weights must have in common to be averaged."""
-    return hashlib.sha256(architecture.encode() + encode(scaler)).hexdigest()
+    return hashlib.sha256("".join(_unchanging(blobs)).encode() + encode(scaler)).hexdigest()
+
+
+def _unchanging(blobs: Mapping[str, Blob]) -> list[str]:
+    """Hashes of what all versions of a lineage share."""
+    return [blobs[name].sha256 for name in ("architecture", "frozen") if name in blobs]
 
 
 def _alone(manifest: Manifest) -> Manifest:

@@ -6,7 +6,7 @@ positions, dtypes and shapes, laid out without gaps, or TransferError; it return
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ DTYPES: Final = {
 
 
 TRAVELLING: Final = ("trainable", "statistic")
+STAYING: Final = ("frozen", "personal")  # of all versions the same, as far as a manager knows
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +45,39 @@ def key(position: int) -> str:
 def update_positions(variables: Sequence[Variable]) -> tuple[int, ...]:
     """Positions that travel in an update: what training changes and all nodes share."""
     return tuple(i for i, v in enumerate(variables) if v.role in TRAVELLING)
+
+
+def is_divided(variables: Sequence[Variable]) -> bool:
+    """Whether a version's blob `frozen` holds what no round changes (a backbone, heads), and `weights` the others."""
+    return any(v.role in STAYING for v in variables)
+
+
+def blob_positions(variables: Sequence[Variable], blobs: Container[str]) -> dict[str, tuple[int, ...]]:
+    """Which positions each blob of a version's values holds; a manifest that has `frozen` among its `blobs` is divided.
+
+    `best` is another version's `weights`, and stands beside the same `frozen`.
+    """
+    everything = tuple(range(len(variables)))
+    if "frozen" not in blobs:
+        return {"weights": everything, "best": everything}
+    frozen = tuple(p for p in everything if variables[p].role in STAYING)
+    others = tuple(p for p in everything if variables[p].role not in STAYING)
+    return {"weights": others, "best": others, "frozen": frozen}
+
+
+def join(blobs: Mapping[str, Buffer], variables: Sequence[Variable], *, version: str = "weights") -> list[np.ndarray]:
+    """A version's values as read-only views, one a variable, from its blob `weights` (or `best`) and `frozen`, if any.
+
+    TransferError when a blob is not what these variables say.
+    """
+    positions = blob_positions(variables, blobs)
+    held = {
+        position: array
+        for name in (version, "frozen")
+        if name in positions
+        for position, array in zip(positions[name], decode(blobs[name], variables, positions[name]), strict=True)
+    }
+    return [held[position] for position in range(len(variables))]
 
 
 def mark_personal(variables: Sequence[Variable], patterns: Sequence[str]) -> tuple[Variable, ...]:
