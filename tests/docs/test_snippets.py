@@ -56,7 +56,9 @@ def test_yaml_is_a_configuration(page, tmp_path, monkeypatch):
     for number, text in enumerate(snippets(page, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(text, encoding="utf-8")
-        check_rules(load_settings(file, environ={}))
+        settings = load_settings(file, environ={})
+        check_rules(settings)
+        assert settings.model_fields_set, text
 
 
 @pytest.mark.parametrize("page", having("json"))
