@@ -32,7 +32,7 @@ class Exporter:
 
     def save(self, path: Path, *, scaler: ScalerValues, threshold: float | None) -> None:
         """Write to a temporary file beside `path`, then rename: readers see the old file or the new one."""
-        model = self._with_constants(scaler, threshold)
+        model = self.with_constants(scaler, threshold)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Keras insists on the ending, and overwrites only with leave.
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".keras", dir=path.parent)
@@ -49,12 +49,12 @@ class Exporter:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _with_constants(self, scaler: ScalerValues, threshold: float | None) -> keras.Model:
+    def with_constants(self, scaler: ScalerValues, threshold: float | None) -> keras.Model:
         judged = threshold is not None
         if judged not in self._model:
             self._model[judged] = self._build(len(scaler.offset), judged=judged)
         model = self._model[judged]
-        # The layers' configuration is what is saved; this object itself is never called again.
+        # The layers' configuration is what is saved, and read anew by whoever traces a call.
         model.get_layer("scaler_offset").offset = [-float(v) for v in scaler.offset]
         model.get_layer("scaler_scale").scale = [float(v) for v in scaler.scale]
         if threshold is not None:

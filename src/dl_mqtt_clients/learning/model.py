@@ -15,6 +15,7 @@ from dl_mqtt_clients.learning.description import Restored, describe, restore
 from dl_mqtt_clients.learning.export import Exporter
 from dl_mqtt_clients.learning.optimizers import make_optimizer
 from dl_mqtt_clients.learning.roles import roles_of
+from dl_mqtt_clients.learning.rows import as_readings
 from dl_mqtt_clients.learning.scaling import ScalerValues, Scaling, required_features
 from dl_mqtt_clients.learning.scoring import Scorer, compose
 from dl_mqtt_clients.learning.steps import BatchSteps, make_steps
@@ -42,7 +43,8 @@ class FederatedModel:
         reading, outputs = compose(self.core, self._scaling, task=self.task, loss=self.core.loss)
         if self.task == "anomaly":
             del outputs["output"]  # no one asks for reconstructions: don't copy them out
-        self._scorer = Scorer(keras.Model(reading, outputs, name="federated"), features=self.n_features)
+        self._composed = keras.Model(reading, outputs, name="federated")
+        self._scorer = Scorer(self._composed, features=self.n_features)
         self._held: list[Any] = [self._scaling.offset, self._scaling.scale, *self.core.weights]
         roles: list[VariableRole] = ["scaler", "scaler", *roles_of(self.core)]
         planned = [_variable(v, role) for v, role in zip(self._held, roles, strict=True)]
@@ -167,6 +169,19 @@ class FederatedModel:
         outputs = self._scorer(self._readings(x))
         return outputs["score"], outputs["output"] if self.task == "supervised" else None
 
+    def outputs_under(self, weights: Sequence[Any], x: Any) -> dict[str, Any]:
+        """What readings [n, features] give under these weights, all in the backend's own tensors, perhaps symbolic.
+
+        A pure function, for those who convert the model into another form: nothing is assigned.
+        """
+        given = {id(held): weight for held, weight in zip(self._held, weights, strict=True)}
+        model = self._composed
+        values = [
+            [given.get(id(v), v.value) for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)
+        ]
+        outputs: dict[str, Any] = model.stateless_call(*values, x, training=False)[0]
+        return outputs
+
     def scaled(self, x: ArrayLike) -> NDArray[np.float32]:
         """Raw readings [n, features] -> what the core takes: [n, *core.input_shape[1:]]."""
         rows = self.scaler.apply(self._readings(x))
@@ -181,12 +196,12 @@ class FederatedModel:
         """Write a `.keras` file that plain Keras loads and that takes raw readings; see `export`. Atomic."""
         self._exporter.save(path, scaler=self.scaler, threshold=threshold)
 
+    def for_others(self, *, threshold: float | None) -> keras.Model:
+        """Plain Keras layers with these weights, the scaler's and the threshold constants; see `export`."""
+        return self._exporter.with_constants(self.scaler, threshold)
+
     def _readings(self, x: ArrayLike) -> NDArray[np.float32]:
-        with np.errstate(over="ignore"):  # beyond 32 bits becomes infinite, and scores so
-            rows = np.asarray(x, dtype=np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.n_features:
-            raise ModelError(f"readings: expected shape [n, {self.n_features}]. Received: {rows.shape}")
-        return rows
+        return as_readings(x, features=self.n_features)
 
 
 def _variable(held: Any, role: VariableRole) -> Variable:
