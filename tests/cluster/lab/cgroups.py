@@ -6,18 +6,15 @@ from pathlib import Path
 
 from .places import NAME, mounts
 
-_V2_CONTROLLERS = "+cpu +cpuset +io +memory +pids"
-
 
 class Cgroups:
-    """`names`: version 1's hierarchies, mounted by controller in the node; none where there is only version 2."""
+    """`folders`: one in each of version 1's hierarchies, or the one of version 2."""
 
     def __init__(self, node: str) -> None:
         kinds = mounts()
-        v1 = {point.name: point / NAME / node for point, kind in kinds if kind == "cgroup"}
+        v1 = [point / NAME / node for point, kind in kinds if kind == "cgroup"]
         self.v2 = not v1
-        self.names = list(v1)
-        self.folders = list(v1.values()) or [point / NAME / node for point, kind in kinds if kind == "cgroup2"]
+        self.folders = v1 or [point / NAME / node for point, kind in kinds if kind == "cgroup2"]
 
     def create(self) -> None:
         for folder in self.folders:
@@ -47,7 +44,9 @@ class Cgroups:
 
     def _inherit(self, group: Path) -> None:
         if self.v2:
-            (group.parent / "cgroup.subtree_control").write_text(_V2_CONTROLLERS, encoding="ascii")
+            known = (group.parent / "cgroup.controllers").read_text(encoding="ascii").split()
+            handed = " ".join(f"+{name}" for name in known)
+            (group.parent / "cgroup.subtree_control").write_text(handed, encoding="ascii")
         for name in ("cpuset.cpus", "cpuset.mems"):  # empty in a new group of version 1: no process may enter
             file = group / name
             if not self.v2 and file.exists() and not file.read_text(encoding="ascii").strip():

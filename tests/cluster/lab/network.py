@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from .places import NAME, PREFIX, STATE
+from .places import NAME, PREFIX
 from .shell import run, works, write
 
 BRIDGE: Final = f"{NAME}0"
 _FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
-_SAVED: Final = STATE / "ip_forward"
+_LABS: Final = Path("/run/fedlearn-labs")  # a file a lab that is up; `before`: how forwarding was without any
 _PRIVATE: Final = "10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, 224.0.0.0/3"
 _FIREWALL: Final = """table ip {name} {{}}
 delete table ip {name}
@@ -37,9 +37,7 @@ def network_up() -> None:
     # Weaker than the bridge's own route, and left by `network_down`: a client that still calls a lab that is gone is
     # told so at once, and its packets never leave this machine.
     run("ip", "route", "replace", "unreachable", f"{PREFIX}.0/24", "metric", "4278198272")
-    if not _SAVED.exists():
-        write(_SAVED, _FORWARD.read_text(encoding="ascii"))
-    _FORWARD.write_text("1", encoding="ascii")
+    _forward()
     settings = Path("/etc/resolv.conf").read_text(encoding="utf-8")
     resolvers = re.findall(r"^nameserver\s+([\d.]+)$", settings, re.MULTILINE)
     rules = _FIREWALL.format(
@@ -52,5 +50,21 @@ def network_down() -> None:
     if shutil.which("nft"):
         run("nft", "delete", "table", "ip", NAME, check=False)
     run("ip", "link", "delete", BRIDGE, check=False)
-    if _SAVED.exists():
-        _FORWARD.write_text(_SAVED.read_text(encoding="ascii"), encoding="ascii")
+    _forward_no_more()
+
+
+def _forward() -> None:
+    """Between interfaces: what the first lab switches on, the last one switches off."""
+    if not (_LABS / "before").exists():
+        write(_LABS / "before", _FORWARD.read_text(encoding="ascii"))
+    (_LABS / NAME).touch()
+    _FORWARD.write_text("1", encoding="ascii")
+
+
+def _forward_no_more() -> None:
+    before = _LABS / "before"
+    (_LABS / NAME).unlink(missing_ok=True)
+    if before.exists() and not [lab for lab in _LABS.iterdir() if lab != before]:
+        _FORWARD.write_text(before.read_text(encoding="ascii"), encoding="ascii")
+        before.unlink()
+        _LABS.rmdir()

@@ -15,7 +15,7 @@ from .settings import environment
 from .shell import LabError, run, wait_for, works, write
 from .trees import ROOTFS
 
-_NEW = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--cgroup", "--fork")
+_NEW = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork")
 _INSIDE = ("-m", "-u", "-i", "-n", "-p", "-C")  # the namespaces of a node
 
 
@@ -67,13 +67,12 @@ class Node:
             self.folder,
             ROOTFS,
             self.name,
-            *self.cgroups.names,
+            *self.cgroups.folders,
         ]
         with (self.folder / "console.log").open("w") as log:
             subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=self.cgroups.join,  # noqa: PLW1509 - no threads here
-                env={"PATH": PATH},
+                start_new_session=True, env={"PATH": PATH},
             )  # fmt: skip
 
     def await_ready(self) -> None:

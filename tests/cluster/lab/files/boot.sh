@@ -1,8 +1,12 @@
 #!/bin/bash
 # First process of a node, still on the machine's own files: lays out the node's, moves into them and becomes its init.
-# boot.sh FOLDER SHARED-TREE HOSTNAME CGROUP-HIERARCHY…
+# boot.sh FOLDER SHARED-TREE HOSTNAME CGROUP…: its own group in each hierarchy, or the one of cgroup version 2
 set -eu
 folder=$1 shared=$2 name=$3
+if [ -z "${JOINED-}" ]; then
+  for group in "${@:4}"; do echo 0 >"$group/cgroup.procs"; done # ourselves
+  JOINED=1 exec unshare --cgroup "$0" "$@"
+fi
 shift 3
 read -r pid _ </proc/self/stat # /proc is the machine's: the pid as the machine sees it
 echo "$pid" >"$folder/pid.new"
@@ -12,19 +16,23 @@ mount -t overlay overlay -o "lowerdir=$shared,upperdir=$folder/upper,workdir=$fo
 cd "$folder/root"
 mount -t proc proc proc
 mount -t sysfs sysfs sys
-if [ $# = 0 ]; then
-  mount -t cgroup2 cgroup2 sys/fs/cgroup
-  mkdir sys/fs/cgroup/init # only leaves may hold processes once controllers are handed down
-  echo "$pid" >"$folder/root/sys/fs/cgroup/init/cgroup.procs" || echo 0 >sys/fs/cgroup/init/cgroup.procs
-  sed 's/[^ ]*/+&/g' sys/fs/cgroup/cgroup.controllers >sys/fs/cgroup/cgroup.subtree_control
-else
+case $1 in
+*/cgroup/*/*/*) # version 1: …/cgroup/HIERARCHY/LAB/NODE
   mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
-fi
-for hierarchy; do
-  mkdir "sys/fs/cgroup/$hierarchy"
-  case $hierarchy in systemd) options=none,name=systemd ;; *) options=$hierarchy ;; esac
-  mount -t cgroup -o "$options" cgroup "sys/fs/cgroup/$hierarchy"
-done
+  for group; do
+    hierarchy=$(basename "${group%/*/*}")
+    mkdir "sys/fs/cgroup/$hierarchy"
+    case $hierarchy in systemd) options=none,name=systemd ;; *) options=$hierarchy ;; esac
+    mount -t cgroup -o "$options" cgroup "sys/fs/cgroup/$hierarchy"
+  done
+  ;;
+*) # version 2: controllers are handed down only by a group that holds no process
+  mount -t cgroup2 cgroup2 sys/fs/cgroup
+  mkdir sys/fs/cgroup/init
+  echo 0 >sys/fs/cgroup/init/cgroup.procs
+  sed 's/[^ ][^ ]*/+&/g' sys/fs/cgroup/cgroup.controllers >sys/fs/cgroup/cgroup.subtree_control
+  ;;
+esac
 
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/pts dev/shm dev/net
