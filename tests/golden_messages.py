@@ -134,6 +134,7 @@ HISTORY = History(
             round=4,
             attempt=2,
             outcome="merged",
+            reason="command",
             version=SHA,
             number=4,
             seconds=1.5,
@@ -143,18 +144,24 @@ HISTORY = History(
             left_out=("jetson-09",),
             metrics=Metrics(loss=0.125, examples=512, nodes=1),
             threshold=0.5,
+            base=OTHER,
+            lineage=OTHER,
+            codec="int8",
+            strategy="FedAvg",
+            finished="2026-07-02T13:05:00+00:00",
         ),
     ),
 )
 HISTORY_JSON = f"""{{
   "v": 1, "generation": 1,
   "rounds": [{{
-    "round": 4, "attempt": 2, "outcome": "merged", "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
+    "round": 4, "attempt": 2, "outcome": "merged", "reason": "command", "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
     "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0}}],
     "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"], "unnamed": 0,
     "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "average_precision": null,
       "verdicts": null, "loss_spread": null, "auroc_spread": null, "examples": 512, "nodes": 1}}, "threshold": 0.5,
-    "promotion": ""
+    "promotion": "", "base": "{OTHER}", "lineage": "{OTHER}", "codec": "int8", "strategy": "FedAvg",
+    "finished": "2026-07-02T13:05:00+00:00"
   }}],
   "omitted": 0
 }}"""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
+import numpy as np
 
 from dl_mqtt_clients.aggregation.files import sync_folder, write_atomically
 from dl_mqtt_clients.aggregation.history import HistoryFile
@@ -25,6 +26,7 @@ from dl_mqtt_clients.aggregation.spool import Spool
 from dl_mqtt_clients.errors import StateError
 from dl_mqtt_clients.wire.messages import Blob, Count, Manifest, RoundReport
 from dl_mqtt_clients.wire.transfer import sha256
+from dl_mqtt_clients.wire.weights import join
 
 T = TypeVar("T")
 
@@ -61,6 +63,7 @@ class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     fraction: float = 1.0
     rules: Rules | None = None
+    reason: str = ""  # why it was begun; empty: it is not yet
 
 
 class Store:
@@ -110,6 +113,11 @@ class Store:
             raise StateError(f"{self._blobs / name}: its content has another hash")
         return data
 
+    def weights(self, manifest: Manifest) -> list[np.ndarray]:
+        """A version's values, one a variable."""
+        names = [name for name in ("weights", "frozen") if name in manifest.blobs]
+        return join({name: self.blob(manifest.blobs[name].sha256) for name in names}, manifest.variables)
+
     def put_version(self, manifest: Manifest) -> None:
         write_atomically(self._versions / f"{manifest.version}.json", msgspec.json.encode(manifest))
 
@@ -152,6 +160,10 @@ class Store:
         """Make the open round durable; its spool, with whatever was accepted before a crash."""
         write_atomically(self.folder / "open.json", msgspec.json.encode(round_))
         return Spool(self._rounds / f"{round_.round:06d}-{round_.attempt}")
+
+    def note_open_round(self, round_: OpenRound) -> None:
+        """What has changed of it; its spool stays as it is."""
+        write_atomically(self.folder / "open.json", msgspec.json.encode(round_))
 
     def drop_spools(self, *, but: Spool | None = None) -> None:
         for folder in self._rounds.iterdir():

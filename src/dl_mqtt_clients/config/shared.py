@@ -53,6 +53,10 @@ class ModelSettings(Section):
         default="standard",
         description="How features are scaled: to mean 0 and deviation 1, to the range 0 to 1, or not at all.",
     )
+    onnx: bool = Field(
+        default=False,
+        description="Publish the model as an ONNX graph as well, for predictors without Keras; needs the extra export.",
+    )
     personal: Texts = Field(
         default=(),
         description="Patterns of the paths of variables that are trained and stay on each node: "
@@ -111,6 +115,17 @@ class RoundSettings(Section):
         default=2.0, ge=1.0, le=1000.0, description="Factor on fraction when a round is tried again."
     )
     pause_s: Seconds = Field(default=0.0, description="Pause between two rounds, in seconds.")
+    continuous: bool = Field(
+        default=True,
+        description="Begin a round when the last has ended; false: only when one of the next three or a command says so.",
+    )
+    every_s: Seconds = Field(
+        default=0.0, description="Begin one this long after the last has ended, in seconds; 0: no."
+    )
+    every_readings: Count = Field(
+        default=0, description="Begin one when the fleet has received so many new readings; 0: no."
+    )
+    drifted_nodes: Count = Field(default=0, description="Begin one when so many nodes newly report drift; 0: no.")
     max_examples: Count = Field(
         default=0, description="Largest weight of one update, in examples; 0: window × epochs of the training section."
     )

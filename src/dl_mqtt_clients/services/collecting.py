@@ -18,6 +18,7 @@ from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
 from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Strategy, Update, read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
+from dl_mqtt_clients.services.clock import now_text
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.uploads import Uploads
 from dl_mqtt_clients.services.versions import Versions
@@ -63,6 +64,7 @@ class Collector:
         self.open_round = msgspec.structs.replace(open_round, rules=rules)
         self._strategy = self._read(rules.strategy)
         self._codec = codec(rules.codec)
+        self._lineage = versions.current.lineage
         plan = self._plan(versions, store.stages.recent, rules)
         self._spool = store.write_open_round(self.open_round)
         store.drop_spools(but=self._spool)
@@ -223,6 +225,7 @@ class Collector:
             round=self.open_round.round,
             attempt=self.open_round.attempt,
             outcome="merged" if self.outcome is engine.Close else "abandoned",
+            reason=self.open_round.reason,
             seconds=round(time.monotonic() - self._opened_at, 4),
             asked=len(drawn | set(self._round.accepted)),
             participants=tuple(
@@ -238,6 +241,11 @@ class Collector:
             refused=dict(self._round.refused),
             left_out=tuple(sorted(drawn - set(self._round.accepted))),
             metrics=Metrics(loss=loss, examples=examples, nodes=len(accepted)),
+            base=self._round.plan.base,
+            lineage=self._lineage,
+            codec=self._codec.name,
+            strategy=self.strategy[:2000],
+            finished=now_text(),
         )
 
     # ---- inside ----

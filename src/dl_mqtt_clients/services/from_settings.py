@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from dl_mqtt_clients.aggregation.strategies import read_strategy
+from dl_mqtt_clients.aggregation.triggers import TriggerRules
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.config.broker import BrokerSettings
-from dl_mqtt_clients.config.shared import TrainingSettings
+from dl_mqtt_clients.config.shared import RoundSettings, TrainingSettings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
 from dl_mqtt_clients.learning.backend import use_backend
 from dl_mqtt_clients.learning.objectives import Scaffold, parse_objective
@@ -56,6 +57,17 @@ def training(settings: TrainingSettings, *, round_number: int = 1) -> Training:
         )
         if plateau.enabled
         else None,
+    )
+
+
+def trigger_rules(settings: RoundSettings) -> TriggerRules:
+    """What begins a round."""
+    return TriggerRules(
+        continuous=settings.continuous,
+        interval_s=settings.every_s or None,
+        readings=settings.every_readings or None,
+        drifted_nodes=settings.drifted_nodes or None,
+        pause_s=settings.pause_s,
     )
 
 

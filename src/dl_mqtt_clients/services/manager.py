@@ -18,6 +18,7 @@ from dl_mqtt_clients.aggregation.files import only_one
 from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError, ModelError, StateError
+from dl_mqtt_clients.services.comparing import compare
 from dl_mqtt_clients.services.from_settings import address, check_rules, with_brokers
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Service
@@ -161,6 +162,7 @@ class Manager(Service):
                 on_report=self._tell,
                 on_refusal=self._count_refusal,
                 on_error=self._note_and_tell,
+                should_return=self._promoting.should_return,
             )
         except OSError as error:
             raise StateError(f"{self._store.folder}: cannot be written: {error}") from error
@@ -234,6 +236,8 @@ class Manager(Service):
     def _node_status(self, topic: NodeTopic, delivery: Delivery) -> None:
         status = decode(delivery.payload, NodeStatus) if delivery.payload else None
         self._roster.heard(topic.node, topic.role, status)
+        if topic.role == "trainer" and self._roster.is_known(topic.node):
+            self._cycle.hear_status(topic.node, status)
         self._status.changed()
         if not self.loop.pending("who lives"):
             self.loop.at("who lives", WHO_LIVES_AFTER_S, self._cycle.tick)  # it decides the target
@@ -283,6 +287,8 @@ class Manager(Service):
         command = order.command
         if command == "stop":
             self.stop()
+        elif command == "round":
+            self._cycle.ask_for_round()
         elif command in ("pause", "start"):
             self._cycle.pause(paused=command == "pause")
             self._status.changed(now=True)
@@ -291,8 +297,10 @@ class Manager(Service):
         return Answer(ok=True, message=command)
 
     def _decide(self, order: Command) -> Answer:
-        """What becomes production, by an operator's word."""
+        """What becomes production, by an operator's word; or what two versions differ in."""
         try:
+            if order.command == "diff":
+                return Answer(ok=True, message="diff", differences=compare(self._store, order))
             if order.command == "promote":
                 done = self._promoting.promote()
             elif order.command == "rollback":
@@ -300,7 +308,7 @@ class Manager(Service):
             else:
                 self._cycle.rescale()
                 done = "a new scaler is being agreed on"
-        except (ModelError, OSError) as error:
+        except (ModelError, StateError, OSError) as error:
             return Answer(ok=False, message=str(error)[:2000])
         self._status.changed(now=True)
         return Answer(ok=True, message=done)
@@ -381,6 +389,7 @@ class Manager(Service):
             nodes=len(self._roster.live_nodes()),
             accepted=self._cycle.accepted,
             refused=dict(self._refused),
+            rejected=self._promoting.rejected,
             detail=self._cycle.rescaling.progress(),
             last_error=self.last_error,
         )

@@ -70,6 +70,11 @@ class Promoting:
         complete = self._evaluation.nodes("predictor") >= expected
         return not self._loop.pending("late statistics") and (complete or not self._loop.pending("measured"))
 
+    def should_return(self) -> bool:
+        """Whether so many versions in a row were rejected that training should go on from the best one."""
+        after = self._settings.promotion.return_after
+        return bool(after) and self.rejected >= after and self._versions.current.best is not None
+
     def hear(self, node: str, role: str, statistics: Statistics) -> None:
         """What a node found. MessageError when the histograms are not ours."""
         if statistics.version != self._evaluation.version or not self._may_count(node):

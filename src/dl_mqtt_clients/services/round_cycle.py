@@ -5,22 +5,27 @@ between two of them.
 """
 
 import logging
+import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
+from dl_mqtt_clients.aggregation import triggers
+from dl_mqtt_clients.aggregation.drift import STRONG
 from dl_mqtt_clients.aggregation.scaler import Scaler
 from dl_mqtt_clients.aggregation.store import OpenRound, Store
+from dl_mqtt_clients.aggregation.triggers import Commanded, Drifted, Ended, Event, Gone, Received, Tick, TriggerState
 from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.services.clock import now_text
 from dl_mqtt_clients.services.collecting import Collector, Send
-from dl_mqtt_clients.services.from_settings import training
+from dl_mqtt_clients.services.from_settings import training, trigger_rules
 from dl_mqtt_clients.services.loop import FATAL, Loop
 from dl_mqtt_clients.services.publishing import Publisher
 from dl_mqtt_clients.services.rescaling import Rescaling
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.versions import Versions
-from dl_mqtt_clients.wire.messages import Participant, RoundReport
+from dl_mqtt_clients.wire.messages import NodeStatus, Participant, RoundReport
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
 class RoundCycle:
     """Continues the round that was open before a crash.
 
+    Begins a round when the triggers say so (`aggregation.triggers`), which is at once as long as nobody asks for less.
     `before_version()` and `on_version()` run around every new version, `on_report(report)` after every attempt,
     `on_refusal(reason)` for every refusal, `on_error(error)` when something must be tried again.
     """
@@ -50,18 +56,26 @@ class RoundCycle:
         on_report: Callable[[RoundReport], None],
         on_refusal: Callable[[str], None],
         on_error: Callable[[Exception], None],
+        should_return: Callable[[], bool],
     ) -> None:
         self.is_paused = False
         self._loop, self._store, self._versions, self._publisher = loop, store, versions, publisher
         self._settings, self._rounds, self._roster, self._send = settings, settings.rounds, roster, send
         self._before_version, self._on_version, self._on_report = before_version, on_version, on_report
-        self._on_refusal, self._on_error = on_refusal, on_error
+        self._on_refusal, self._on_error, self._should_return = on_refusal, on_error, should_return
         self._accepted = 0  # in rounds before the open one
         self.rescaling = Rescaling(
             loop=loop, store=store, versions=versions, settings=settings, roster=roster, on_agreed=self._take_scaler
         )
         self._complete_history()
-        self._open(store.open_round() or self._next_round())
+        open_round = store.open_round() or self._next_round()
+        self._trigger = TriggerState(
+            trigger_rules(settings.rounds),
+            ended_s=time.monotonic() - settings.rounds.pause_s,  # the first one need not wait
+            is_running=bool(open_round.reason),
+        )
+        reason = open_round.reason or self._decide(Tick())
+        self._open(msgspec.structs.replace(open_round, reason=reason))
         if self.rescaling.is_wanted and self.collector.is_empty:
             self.rescaling.begin()
 
@@ -116,6 +130,21 @@ class RoundCycle:
             self.follow_up()
             self._watch_the_clock()
 
+    def hear_status(self, node: str, status: NodeStatus | None) -> None:
+        """A trainer's word: how much it has received, and whether its readings drift."""
+        rules = self._trigger.rules
+        if status is None or status.state in ("lost", "stopped"):
+            self._happened(Gone(node))
+            return
+        if rules.readings:
+            self._happened(Received(node, status.readings.received))
+        if rules.drifted_nodes:
+            self._happened(Drifted(node, is_drifted=(status.drift or 0.0) > STRONG))
+
+    def ask_for_round(self) -> None:
+        """By an operator's word: when the present round has ended, or now."""
+        self._happened(Commanded())
+
     def commit_soon(self) -> None:
         """Store what is right, together with what comes right after it."""
         if not self.collector.uncommitted:
@@ -156,7 +185,25 @@ class RoundCycle:
     @property
     def _is_resting(self) -> bool:
         """Between two rounds."""
-        return self._loop.pending("pause")
+        return not self._trigger.is_running
+
+    def _decide(self, event: Event) -> str:
+        """Why a round begins; empty when none does."""
+        now = time.monotonic()
+        self._trigger, begun = triggers.decide(self._trigger, event, now)
+        if begun is not None:
+            self._loop.cancel("trigger")
+        elif self._trigger.wake_at_s is not None and not self.is_finished:
+            self._loop.at("trigger", self._trigger.wake_at_s - now, lambda: self._happened(Tick()))
+        return begun.reason if begun else ""
+
+    def _happened(self, event: Event) -> None:
+        if reason := self._decide(event):
+            self.collector.open_round = msgspec.structs.replace(self.open_round, reason=reason)
+            self._store.note_open_round(self.open_round)
+            self.collector.restart_clock()
+            self.announce()
+            self.tick()
 
     def _watch_the_clock(self) -> None:
         if self.phase == "open":
@@ -167,11 +214,6 @@ class RoundCycle:
             self.collector.commit()
         finally:
             self.follow_up()
-
-    def _announce_after_pause(self) -> None:
-        self.collector.restart_clock()
-        self.announce()
-        self.tick()
 
     # ---- one round after another ----
 
@@ -200,7 +242,13 @@ class RoundCycle:
             report = self._merge_or_abandon(report)
         self._store.append_history(report)
         collector.close()
-        self._open(self._following(collector.open_round, report))
+        if report.outcome == "merged" and self._should_return():
+            self._return_to_best()
+        following = self._following(collector.open_round, report)
+        if report.outcome == "merged" or self._rounds.continuous:
+            self._loop.cancel("round")
+            following = msgspec.structs.replace(following, reason=self._decide(Ended()))
+        self._open(following)
         self._accepted += collector.accepted
         if self.rescaling.is_wanted:
             self.rescaling.begin()
@@ -221,20 +269,39 @@ class RoundCycle:
         self._store.append_history(report)
         self.collector.close()
         waited = self.collector.open_round  # nodes may have taken part in this attempt already
-        self._open(msgspec.structs.replace(self._next_round(), attempt=waited.attempt + 1))
+        self._open(msgspec.structs.replace(self._next_round(), attempt=waited.attempt + 1, reason=waited.reason))
         self._publish_round()
         self._on_report(report)
 
+    def _return_to_best(self) -> None:
+        """Too many versions in a row were worse than the best: train on from that one."""
+        self._before_version()
+        self._versions.return_to_best()
+        self._on_version()
+        self._store.append_history(self._report_of_newest("returned"))
+        log.warning("version %d: training goes on from the best one", self._versions.current.number)
+
     def _rescaled(self, nodes: dict[str, int]) -> RoundReport:
+        return self._report_of_newest(
+            "rescaled",
+            asked=len(self._roster.live_trainers()),
+            participants=tuple(Participant(node=n, examples=max(k, 1)) for n, k in sorted(nodes.items())),
+        )
+
+    def _report_of_newest(self, outcome: Literal["merged", "rescaled", "returned"], **rest: Any) -> RoundReport:
+        """What its manifest says of it."""
         current = self._versions.current
         return RoundReport(
             round=current.round,
             attempt=self._next_attempt(current.round),
-            outcome="rescaled",
+            outcome=outcome,
             version=current.version,
             number=current.number,
-            asked=len(self._roster.live_trainers()),
-            participants=tuple(Participant(node=n, examples=max(k, 1)) for n, k in sorted(nodes.items())),
+            metrics=current.metrics,
+            base=current.base,
+            lineage=current.lineage,
+            finished=now_text(),
+            **rest,
         )
 
     def _next_attempt(self, round_number: int) -> int:
@@ -268,9 +335,6 @@ class RoundCycle:
 
     def _publish_round(self) -> None:
         self._publisher.publish(self._versions.published())
-        if self._rounds.pause_s and not self.is_finished:
-            self._loop.cancel("round")
-            self._loop.at("pause", self._rounds.pause_s, self._announce_after_pause)
         self.announce()
         self._publisher.clear_all_but(self._versions.reachable())
 
@@ -279,22 +343,15 @@ class RoundCycle:
         current = self._versions.current
         reports = self._store.history(self._rounds.history or 1)
         if current.number and not any(r.version == current.version for r in reports):
-            report = RoundReport(
-                round=current.round,
-                attempt=self._next_attempt(current.round),
-                outcome="rescaled" if self._versions.opens_lineage else "merged",
-                version=current.version,
-                number=current.number,
-                metrics=current.metrics,
-            )
-            self._store.append_history(report)
+            outcome: Literal["merged", "rescaled"] = "rescaled" if self._versions.opens_lineage else "merged"
+            self._store.append_history(self._report_of_newest(outcome))
 
     def _following(self, before: OpenRound, report: RoundReport) -> OpenRound:
         """After a merge the next round; after an abandoned attempt the same one, with more nodes asked."""
         if report.outcome == "merged":
             return self._next_round()
         fraction = min(1.0, before.fraction * self._rounds.fraction_growth)
-        return OpenRound(round=before.round, attempt=before.attempt + 1, fraction=fraction)
+        return OpenRound(round=before.round, attempt=before.attempt + 1, fraction=fraction, reason=before.reason)
 
     def _next_round(self) -> OpenRound:
         return OpenRound(round=self._versions.current.round + 1, fraction=self._fraction())

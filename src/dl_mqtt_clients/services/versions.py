@@ -19,8 +19,9 @@ from dl_mqtt_clients.aggregation.strategies import Merged
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
 from dl_mqtt_clients.services.from_settings import use_backend_of
+from dl_mqtt_clients.services.graph_blob import checked_graph
 from dl_mqtt_clients.wire.messages import Blob, Manifest, Metrics, Variable
-from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, join, mark_personal, update_positions
+from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, mark_personal, update_positions
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
@@ -57,6 +58,8 @@ class Versions:
             self._begin(given)
         else:
             self._resume(current, given)
+        if settings.model.onnx and "onnx" not in self.current.blobs:
+            self._add_graph()
         self.update_positions = update_positions(self.variables)
         self.update_shapes = [tuple(self.variables[p].shape) for p in self.update_positions]
         self._reachable = {m.version: m for m in self.published()}
@@ -187,6 +190,20 @@ class Versions:
         )  # fmt: skip
         self._weights = weights
 
+    def return_to_best(self) -> None:
+        """The best version's weights as the newest version. ModelError when there is no best in this lineage."""
+        best, before = self.best, self.current
+        if best is None or best.lineage != before.lineage:
+            raise ModelError("versions: expected a promoted version of the present lineage. Received: none")
+        weights = self._weights_of(best)
+        self._reachable = {m.version: m for m in self.published()}
+        like = msgspec.structs.replace(
+            before, number=before.number + 1, base=before.version, threshold=None, metrics=best.metrics,
+            **self._best_of(before),
+        )  # fmt: skip
+        self._write(weights, like, strategy="", strategy_state=None)
+        self._weights = weights
+
     def promote(self, *, threshold: float | None, metrics: Metrics, becomes_best: bool = True) -> bool:
         """Put the newest version into production, or give it a better threshold; False when nothing changes."""
         stages, before = self._store.stages, self.production
@@ -209,7 +226,9 @@ class Versions:
         if kept.lineage != self.current.lineage:
             raise ModelError(f"versions: expected one of the present lineage. Received: version {kept.number}")
         serial = self._store.stages.serial + 1
-        production = msgspec.structs.replace(_alone(kept), stage="production", serial=serial)
+        production = msgspec.structs.replace(
+            _alone(kept), stage="production", serial=serial, blobs=_alone(kept).blobs | _graph_of(self.current)
+        )
         self._publish(production, best=production)
         return production
 
@@ -341,9 +360,7 @@ class Versions:
         return ConfigurationError([f"{what}: {made}. Received: another one ({hint})"])
 
     def _weights_of(self, manifest: Manifest) -> list[np.ndarray]:
-        """A value for each variable."""
-        names = [name for name in ("weights", "frozen") if name in manifest.blobs]
-        return join({name: self._store.blob(manifest.blobs[name].sha256) for name in names}, manifest.variables)
+        return self._store.weights(manifest)
 
     def _frozen(self, variables: Sequence[Variable]) -> dict[str, Blob]:
         """The blob of what no round changes, where there is such: published once, fetched once."""
@@ -352,6 +369,19 @@ class Versions:
         positions = blob_positions(variables, ("frozen",))["frozen"]
         data = encode([self._weights[p] for p in positions], positions)
         return {"frozen": self._blob(self._store.put_blob(data), len(data))}
+
+    def _add_graph(self) -> None:
+        """The versions stay what they are; their manifests name the ONNX graph of their architecture as well."""
+        data = checked_graph(self._model, self._settings)
+        graph = {"onnx": self._blob(self._store.put_blob(data), len(data))}
+        stages = self._store.stages
+        serial = stages.serial + 1
+        named = {
+            stage: msgspec.structs.replace(held, serial=serial, blobs=held.blobs | graph)
+            for stage, held in (("current", stages.current), ("production", stages.production))
+            if held is not None
+        }
+        self._store.write_stages(msgspec.structs.replace(stages, serial=serial, **named))
 
     def _write(self, weights: list[np.ndarray], like: Manifest, **rest: Any) -> None:
         """Make a version durable and current, with the `rest` of the stages."""
@@ -383,6 +413,11 @@ def _alone(manifest: Manifest) -> Manifest:
     """Without what only its comparison with another version needs."""
     blobs = {name: blob for name, blob in manifest.blobs.items() if name != "best"}
     return msgspec.structs.replace(manifest, best=None, blobs=blobs)
+
+
+def _graph_of(manifest: Manifest) -> dict[str, Blob]:
+    """The ONNX graph, which earlier versions of the generation may not name yet."""
+    return {name: blob for name, blob in manifest.blobs.items() if name == "onnx"}
 
 
 _NONE = "0" * 64

@@ -201,7 +201,8 @@ class RoundReport(Struct, frozen=True, kw_only=True):
 
     round: Count
     attempt: Positive
-    outcome: Literal["merged", "abandoned", "rescaled"]
+    outcome: Literal["merged", "abandoned", "rescaled", "returned"]  # returned: to the best version's weights
+    reason: Text = ""  # why the round was opened: continuous, interval, 5000 new readings, drift on …, command
     version: Sha256 | None = None
     number: Count = 0
     seconds: float = 0.0
@@ -213,6 +214,11 @@ class RoundReport(Struct, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
     threshold: float | None = None
     promotion: Text = ""  # what became of the version, and why: "promote: loss -3.1% …"
+    base: Sha256 | None = None  # the version it was built on
+    lineage: Sha256 | None = None  # of the version; versions of two lineages have different scalers
+    codec: Text = ""  # how the updates travelled
+    strategy: Text = ""  # how they became a version
+    finished: Text = ""  # when, by the manager's clock: 2026-07-02T13:05:00+00:00
 
 
 class History(Message, frozen=True, kw_only=True):
