@@ -43,7 +43,16 @@ COMMANDS: Final[Table] = {
         f"{_ROOM}.bridge:bridge",
         "Write Mosquitto's configuration of a bridge from a site's own broker to the federation's.",
     ),
-    "send": Command(f"{_ROOM}.send:send", "Tell the manager to start, pause or stop."),
+    "send": Command(
+        f"{_ROOM}.send:send", "Tell the manager what to do: start, pause, stop, round, rescale or release."
+    ),
+    "versions": Command(
+        f"{_ROOM}.versions:versions",
+        "Show the versions of the model: what made them, how good they are, what became of them.",
+    ),
+    "promote": Command(f"{_ROOM}.versions:promote", "Put the newest version into production, whatever the gate found."),
+    "rollback": Command(f"{_ROOM}.versions:rollback", "Put an earlier version into production."),
+    "diff": Command(f"{_ROOM}.versions:diff", "Show how much each variable of the model changed between two versions."),
 }
 
 app = typer.Typer(
