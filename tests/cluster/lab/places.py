@@ -1,7 +1,6 @@
 """Where the lab lives: all its files, names and addresses."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +28,5 @@ def remove(path: Path) -> None:
     for point, _ in reversed(mounts()):
         if point.is_relative_to(path):
             run("umount", "--lazy", point)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    # Faster than shutil: images are many files.
+    run("rm", "--recursive", "--force", "--one-file-system", path, timeout=900)
