@@ -57,7 +57,7 @@ demo: $(VENV)/run.stamp  ## a federation on this machine: broker, manager, 3 tra
 
 CLUSTER_INVENTORY ?= configuration/ansible/inventory.yaml
 CONTEXT := artifacts/deploy/context.tar
-# ARGS: what else Ansible is told, as ARGS="--check --diff" or ARGS="--limit jetson-07".
+# ARGS: what else Ansible is told, as ARGS="--check --diff" or ARGS="--limit manager,jetson-07".
 PLAY = ANSIBLE_CONFIG=configuration/ansible/ansible.cfg $(BIN)/ansible-playbook --inventory $(CLUSTER_INVENTORY) $(ARGS)
 
 .PHONY: all

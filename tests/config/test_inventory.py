@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dl_mqtt_clients.config.inventory import GROUPS, check_inventory
+from dl_mqtt_clients.config.inventory_variables import FleetVariables
+from dl_mqtt_clients.config.words import expected
 from dl_mqtt_clients.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,3 +102,11 @@ def test_nothing_but_a_configuration_error_comes_of_any_text(tmp_path_factory, t
     file.write_text(text, encoding="utf-8", errors="ignore")
     with pytest.raises(ConfigurationError):
         check_inventory(file)
+
+
+def test_every_variable_is_in_the_reference_with_its_words_and_default():
+    page = (ROOT / "docs/reference/inventory.md").read_text(encoding="utf-8")
+    for name, field in FleetVariables.model_fields.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert f"| {field.description} | {expected(field).removesuffix(', or null')} |" in row
+        assert str(field.default).lower().removeprefix("none").removeprefix("{}") in row

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dl_mqtt_clients.config import load_settings
+from dl_mqtt_clients.config.inventory import check_inventory
 from dl_mqtt_clients.services.from_settings import check_rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,9 @@ def test_yaml_is_a_configuration(page, tmp_path, monkeypatch):
     for number, text in enumerate(snippets(page, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(text, encoding="utf-8")
+        if text.startswith("all:"):
+            assert check_inventory(file)
+            continue
         settings = load_settings(file, environ={})
         check_rules(settings)
         assert settings.model_fields_set, text

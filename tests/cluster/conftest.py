@@ -1,0 +1,59 @@
+"""One fleet for all tests of this folder: four machines made here, or those of an inventory."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from cluster.fleet import Fleet
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # helpers import Keras: the quickest to start
+WANTED = os.environ.get("FEDLEARN_CLUSTER", "")
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One manager and three workers; the third worker is in no group yet."""
+    if not WANTED:
+        pytest.skip("`make test_cluster` runs it: it makes machines, and takes minutes")
+    folder = tmp_path_factory.mktemp("cluster")
+    made = _of_inventory(folder, Path(WANTED)) if WANTED != "lab" else None
+    if made is not None:
+        yield made
+        made.report()
+        return
+    from cluster.lab import lab
+
+    with lab.alone():
+        lab.down()
+        try:
+            nodes = lab.up(4)
+            image = lab.load_base_image(nodes[0])
+            hosts = {node.name: {"ansible_host": node.ip} for node in nodes}
+            fleet = Fleet(folder, hosts, {**lab.connection(), "base_image": image})
+            yield _grouped(fleet, list(hosts))
+            fleet.report()
+        finally:
+            lab.down()
+
+
+def _grouped(fleet: Fleet, names: list[str]) -> Fleet:
+    manager, first, second, *_ = names
+    fleet.write(
+        manager=[manager], worker_train=[first, second], worker_predict=[first], decomissioned_workers=[],
+    )  # fmt: skip
+    return fleet
+
+
+def _of_inventory(folder: Path, path: Path) -> Fleet:
+    """Real hosts: the manager and the first three training workers of this inventory."""
+    tree: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["all"]
+    groups = {group: part.get("hosts") or {} for group, part in tree["children"].items()}
+    hosts = {name: values or {} for members in groups.values() for name, values in members.items()}
+    names = [*groups["manager"], *[name for name in groups["worker_train"] if name not in groups["manager"]]]
+    if len(names) < 4:
+        pytest.fail(f"{path}: expected a manager and three other hosts in worker_train. Received: {names}")
+    return _grouped(Fleet(folder, hosts, tree.get("vars") or {}), names)
