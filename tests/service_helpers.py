@@ -5,7 +5,7 @@ Everything observable is waited for on the broker: `Watch` hears all of a federa
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -284,12 +284,13 @@ class Forger:
         architecture: bytes | None = None,
         weights: bytes | None = None,
         leave_out: Sequence[str] = (),
+        more: Mapping[str, bytes] | None = None,
         **changes: Any,
     ) -> Manifest:
         """Chunks of 1,000 bytes, then the manifest at `model/<topic_stage>`."""
         architecture = self.model.architecture if architecture is None else architecture
         weights = encode(self.model.get_weights()) if weights is None else weights
-        blobs = {"architecture": architecture, "weights": weights}
+        blobs = {"architecture": architecture, "weights": weights, **(more or {})}
         described = {name: describe(data, chunk_bytes=1000) for name, data in blobs.items()}
         for name, blob in described.items():
             for index in range(chunk_count(blob.bytes, 1000)):

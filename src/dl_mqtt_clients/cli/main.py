@@ -27,6 +27,9 @@ COMMANDS: Final[Table] = {
         {
             "build": Command(f"{_ROOM}.model_build:build", "Make a federation's base model and its scaler."),
             "inspect": Command(f"{_ROOM}.model_inspect:inspect", "Show what a model, version or state folder holds."),
+            "export": Command(
+                f"{_ROOM}.model_export:export", "Write a version as an ONNX file, a LiteRT file or a SavedModel."
+            ),
         },
     ),
     "config": Group(

@@ -52,6 +52,13 @@ LogLevel = Annotated[
     str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error (log.level).")
 ]
 LogFormat = Annotated[str | None, typer.Option("--log-format", metavar="FORMAT", help="text or json (log.format).")]
+Runtime = Annotated[
+    str | None, typer.Option("--runtime", metavar="NAME", help="keras, or onnx without Keras (predictor.runtime).")
+]
+ModelFile = Annotated[
+    str | None,
+    typer.Option("--model", metavar="FILE", help="Score with this .onnx file, not the federation's (predictor.file)."),
+]
 Source = Annotated[
     str | None,
     typer.Option("--source", metavar="KIND", help="synthetic, beth, nsl_kdd, table or arrays (data.source)."),
@@ -69,6 +76,8 @@ FIELDS: Final = {  # what each option stands for; `_` is written `-`
     "backend": "learning.backend",
     "log_level": "log.level",
     "log_format": "log.format",
+    "runtime": "predictor.runtime",
+    "model": "predictor.file",
     "source": "data.source",
     "data": "data.path",
     "rounds": "rounds.count",

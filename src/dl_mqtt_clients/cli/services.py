@@ -1,7 +1,7 @@
 """`fedlearn manager | train | predict | generate`: one service in this process, until it is done or told to stop."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -99,6 +99,8 @@ def predict(
     federation: options.Federation = None,
     state: options.State = None,
     backend: options.Backend = None,
+    runtime: options.Runtime = None,
+    model: options.ModelFile = None,
     config: options.Config = None,
     sets: options.Set = None,
     log_level: options.LogLevel = None,
@@ -107,14 +109,15 @@ def predict(
 ) -> None:
     """Run a predictor: it scores this node's readings.
 
-    Scores and verdicts go to the data broker, counts and a few anomalies a minute to the federation broker.
+    Scores and verdicts go to the data broker, counts and a few anomalies a minute to the federation broker. On a small
+    device `--runtime onnx` scores without Keras.
 
     Example: fedlearn predict --node jetson-07 --broker mqtt://manager.local:1883
     """
     stopper = Stopper()
     settings = _prepare(
         config, sets, node=node, broker=broker, data_broker=data_broker, federation=federation, state=state,
-        backend=backend, log_level=log_level, log_format=log_format,
+        backend=backend, runtime=runtime, model=model, log_level=log_level, log_format=log_format,
     )  # fmt: skip
     from dl_mqtt_clients.services.predictor import Predictor  # noqa: PLC0415 - takes its time
 
@@ -175,7 +178,7 @@ def _prepare(config: Path | None, sets: list[str] | None, **given: object) -> "S
     return settings
 
 
-def _run_node(stopper: Stopper, service: "NodeService", *, json: bool) -> None:
+def _run_node(stopper: Stopper, service: "NodeService[Any]", *, json: bool) -> None:
     stopper.run(service)
     if json:
         print_json({"node": service.node_id, "role": service.role, "status": service.current_status()})

@@ -71,6 +71,14 @@ class PredictorSettings(Section):
         le=60_000.0,
         description="Longest wait for more readings to score together, in milliseconds.",
     )
+    runtime: Literal["keras", "onnx"] = Field(
+        default="keras",
+        description="What computes the scores. onnx: ONNX Runtime, without Keras, on the graph that the manager "
+        "publishes (model.onnx).",
+    )
+    file: Text = Field(
+        default="", description="An exported .onnx file to score with; empty: the federation's production version."
+    )
     anomalies_per_minute: Count = Field(
         default=30,
         description="Anomalies reported to the federation, per minute and node at most; the others are counted.",

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -18,23 +18,15 @@ from numpy.typing import NDArray
 
 from dl_mqtt_clients.errors import ModelError, StateError
 from dl_mqtt_clients.learning.export_check import Outputs, check_same
+from dl_mqtt_clients.learning.export_format import Format, format_of
 from dl_mqtt_clients.learning.model import FederatedModel
 from dl_mqtt_clients.learning.onnx_file import standalone
 from dl_mqtt_clients.learning.onnx_graph import make_graph
 from dl_mqtt_clients.learning.onnx_model import OnnxModel
 
-Format = Literal["onnx", "litert", "saved_model"]
 FACTS: Final = "fedlearn.json"  # in the folder of a SavedModel; beside a LiteRT file with its name before
 
 _Run = Callable[[NDArray[np.float32]], Outputs]
-
-
-def format_of(path: Path) -> Format:
-    """By the name's ending: `.onnx`, `.tflite`; a SavedModel is a folder, without any. ModelError for another."""
-    formats: dict[str, Format] = {".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
-    if path.suffix not in formats:
-        raise ModelError(f"{path}: expected an ending .onnx or .tflite, or none. Received: {path.suffix}")
-    return formats[path.suffix]
 
 
 def export_file(
@@ -95,14 +87,7 @@ def _onnx(
 ) -> _Run:
     graph = make_graph(model.architecture, max_parameters=model.parameters, custom_modules=modules)
     path.write_bytes(standalone(graph, model.get_weights(), threshold=threshold, facts=facts))
-    made = OnnxModel(path.read_bytes(), task=model.task)
-
-    def run(x: NDArray[np.float32]) -> Outputs:
-        score, output = made.predict(x)
-        found = {"score": score} | ({} if output is None else {"output": output})
-        return found if threshold is None else {**found, "verdict": made.verdicts(x)}
-
-    return run
+    return OnnxModel(path.read_bytes(), task=model.task).outputs
 
 
 def _by_tensorflow(

@@ -68,7 +68,7 @@ def check_graph(data: bytes | bytearray | memoryview, *, most_bytes: int) -> dic
 def _check_field(kind: str, field: _Field) -> None:
     refused = _REFUSED.get(kind, {}).get(field.number)
     if refused and field.value != 0:  # a location of 0 is the default: within the file
-        raise ModelError(f"onnx: expected a graph without {refused}. Received: one with it")
+        raise ModelError(f"onnx: expected a graph that is all in its file. Received: {refused}")
     if field.number == _DOMAIN.get(kind) and isinstance(field.value, memoryview):
         domain = bytes(field.value[:100])
         if domain not in DOMAINS:

@@ -57,7 +57,8 @@ class OnnxModel:
         if missing:
             raise ModelError(f"onnx: expected outputs {', '.join(self._outputs)}. Missing: {', '.join(missing)}")
         self._rows = max(1, min(MOST_ROWS, _MAX_VALUES // self.n_features))
-        self._weights: dict[str, NDArray[Any]] = {}
+        self._weights: list[NDArray[Any]] = []
+        self._feeds: dict[str, NDArray[Any]] = {}
 
     def take_roles(self, variables: Sequence[Variable]) -> None:
         """ModelError when the weights that the graph takes are not among those that a manifest lists."""
@@ -74,7 +75,12 @@ class OnnxModel:
             if value is None or value.shape != shape or value.dtype != dtype:
                 received = "nothing" if value is None else f"{value.dtype} {value.shape}"
                 raise ModelError(f"weights: expected {dtype} {shape} for {name}. Received: {received}")
-        self._weights = {name: np.array(given[name]) for name in self._inputs}
+        self._weights = [np.array(w) for w in weights]
+        self._feeds = {key(p): w for p, w in enumerate(self._weights) if key(p) in self._inputs}
+
+    def get_weights(self) -> list[NDArray[Any]]:
+        """Copies of what was set."""
+        return [np.array(w) for w in self._weights]
 
     def scores(self, x: ArrayLike) -> NDArray[np.float32]:
         """Raw readings [n, features] -> scores [n], ≥ 0. ModelError when the shape is another."""
@@ -88,10 +94,10 @@ class OnnxModel:
         joined = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         return joined[0], joined[1] if self.task == "supervised" else None
 
-    def verdicts(self, x: ArrayLike) -> NDArray[np.bool_]:
-        """What an exported file itself says of readings [n, features], n at most 4096: [n]."""
-        verdict: NDArray[np.bool_] = self._run(as_readings(x, features=self.n_features), ["verdict"])[0]
-        return verdict
+    def outputs(self, x: ArrayLike) -> dict[str, NDArray[Any]]:
+        """All outputs by name, an exported file's verdicts among them. Readings [n, features], n at most 4096."""
+        names = [o.name for o in self._session.get_outputs()]
+        return dict(zip(names, self._run(as_readings(x, features=self.n_features), names), strict=True))
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Compute once: what cannot be computed is found out now."""
@@ -100,7 +106,7 @@ class OnnxModel:
 
     def _run(self, rows: NDArray[np.float32], names: list[str]) -> list[NDArray[Any]]:
         try:
-            found: list[NDArray[Any]] = self._session.run(names, {READING: rows, **self._weights})
+            found: list[NDArray[Any]] = self._session.run(names, {READING: rows, **self._feeds})
         except Exception as error:  # ONNX Runtime has a tree of its own, in a binary module
             raise ModelError(f"onnx: cannot be computed: {type(error).__name__}: {str(error)[:500]}") from error
         if found[0].shape != (len(rows),):

@@ -16,7 +16,7 @@ from dl_mqtt_clients.wire.weights import blob_positions, header_limit, nbytes
 log = logging.getLogger(__name__)
 
 NEEDED: Final = ("architecture", "weights")
-MAX_ARCHITECTURE_BYTES: Final = 16 * 1024 * 1024
+MAX_DESCRIPTION_BYTES: Final = 16 * 1024 * 1024  # of an architecture or an ONNX graph
 FIRST_PAUSE_S: Final = 1.0  # before missing chunks are asked for again
 LAST_PAUSE_S: Final = 30.0
 
@@ -155,19 +155,20 @@ class Fetcher:
         return {name: manifest.blobs[name] for name in self._names if name in manifest.blobs}
 
 
-def check_sizes(manifest: Manifest, *, stage: str, max_parameters: int) -> None:
+def check_sizes(manifest: Manifest, *, stage: str, max_parameters: int, description: str = "architecture") -> None:
     """TransferError when a manifest lacks a blob, or announces sizes that cannot be: before anything is allocated."""
     if manifest.stage != stage:
         raise TransferError(f"manifest: expected stage {stage!r}. Received: {manifest.stage!r}")
-    missing = [name for name in NEEDED if name not in manifest.blobs]
+    missing = [name for name in (description, "weights") if name not in manifest.blobs]
     if missing:
-        raise TransferError(f"manifest: expected a blob {missing[0]!r}. Received: {sorted(manifest.blobs)[:5]}")
+        hint = " (it is published where the manager has model.onnx)" if missing[0] == "onnx" else ""
+        raise TransferError(f"manifest: expected a blob {missing[0]!r}{hint}. Received: {sorted(manifest.blobs)[:5]}")
     parameters = sum(math.prod(v.shape) for v in manifest.variables)
     if parameters > max_parameters:
         raise TransferError(f"manifest: expected at most {max_parameters} parameters. Announced: {parameters}")
-    architecture = manifest.blobs["architecture"].bytes
-    if architecture > MAX_ARCHITECTURE_BYTES:
-        raise TransferError(f"architecture: expected at most {MAX_ARCHITECTURE_BYTES} bytes. Announced: {architecture}")
+    announced = manifest.blobs[description].bytes
+    if announced > MAX_DESCRIPTION_BYTES:
+        raise TransferError(f"{description}: expected at most {MAX_DESCRIPTION_BYTES} bytes. Announced: {announced}")
     for name, positions in blob_positions(manifest.variables, manifest.blobs).items():
         size, header = nbytes([manifest.variables[p] for p in positions]), header_limit(len(positions))
         announced = manifest.blobs[name].bytes if name in manifest.blobs else size

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Generic
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from dl_mqtt_clients.aggregation.files import only_one
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import ReadingParser
 from dl_mqtt_clients.errors import DataError, MessageError, ModelError, TransferError
-from dl_mqtt_clients.services.fetch import NEEDED, Blobs, Fetcher, check_sizes
-from dl_mqtt_clients.services.from_settings import address, use_backend_of
+from dl_mqtt_clients.services.fetch import Blobs, Fetcher, check_sizes
+from dl_mqtt_clients.services.from_settings import address
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Service
+from dl_mqtt_clients.services.runtime import ModelOf, Runtime
 from dl_mqtt_clients.services.status import StatusBoard, new_instance
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery, Will
@@ -24,30 +25,28 @@ from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, decode, encode
 from dl_mqtt_clients.wire.topics import Role, Stage, Topics
 from dl_mqtt_clients.wire.weights import join
 
-if TYPE_CHECKING:
-    from dl_mqtt_clients.learning.model import FederatedModel
-
 log = logging.getLogger(__name__)
 
 
-class Node(Service):
+class Node(Service, Generic[ModelOf]):
     """A device in one role. It needs an address and nothing else: the model comes over the network."""
 
     role: ClassVar[Role]
     stage: ClassVar[Stage]  # the versions it follows
-    blobs: ClassVar[Sequence[str]] = (*NEEDED, "frozen")  # what it fetches of them
+    blobs: ClassVar[Sequence[str]] = ("weights", "frozen")  # what it fetches of them, beside the model's description
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime[ModelOf]) -> None:
         super().__init__()
+        self.runtime = runtime
         self.settings = settings
         self.node_id = settings.node_id
         self.folder = Path(settings.node.state_dir) / self.node_id / self.role
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.backend = use_backend_of(settings)
+        self.backend = runtime.name
         self.topics = Topics(settings.federation.name)
         self.state: str = "starting"
         self.manifest: Manifest | None = None  # of the version held
-        self.model: FederatedModel | None = None
+        self.model: ModelOf | None = None
         self._exit = ExitStack()
         self._instance = new_instance()
         topic = self.topics.status(self.node_id, self.role)
@@ -71,7 +70,7 @@ class Node(Service):
             self.loop,
             self.topics,
             self.link.transport,
-            names=self.blobs,
+            names=(runtime.describes, *self.blobs),
             limit_bytes=settings.transfer.max_update_bytes,
             on_ready=self._fetched,
             on_error=self._refuse_model,
@@ -81,7 +80,7 @@ class Node(Service):
     # ---- for the roles to fill in ----
 
     @abstractmethod
-    def _prepare(self, manifest: Manifest, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
+    def _prepare(self, manifest: Manifest, model: ModelOf, weights: Sequence[np.ndarray]) -> None:
         """Last step before a version is adopted. ModelError, and nothing changed, when it cannot be."""
 
     @abstractmethod
@@ -102,8 +101,7 @@ class Node(Service):
     # ---- life ----
 
     def _start(self) -> None:
-        from dl_mqtt_clients.learning import architecture  # noqa: F401, PLC0415 - Keras takes its time: do it now
-
+        self.runtime.load()
         self._exit.enter_context(only_one(self.folder))
         self.state = "waiting"
         self.status.begin(self.link)
@@ -152,7 +150,12 @@ class Node(Service):
         if manifest == self.fetcher.wanted:
             return  # on its way
         try:
-            check_sizes(manifest, stage=self.stage, max_parameters=self.settings.model.max_parameters)
+            check_sizes(
+                manifest,
+                stage=self.stage,
+                max_parameters=self.settings.model.max_parameters,
+                description=self.runtime.describes,
+            )
         except TransferError as error:
             self._refuse_model(str(error))
             return
@@ -183,7 +186,7 @@ class Node(Service):
 
     def _take(self, manifest: Manifest, blobs: Blobs) -> None:
         """Adopt a version, or keep the old one altogether: ModelError, TransferError, DataError say why."""
-        model = self._rebuilt(manifest, bytes(blobs["architecture"]))
+        model = self._rebuilt(manifest, bytes(blobs[self.runtime.describes]))
         weights = _finite(join(blobs, manifest.variables))
         parser = self._parser_for(model) if model is not self.model else None
         self._prepare(manifest, model, weights)
@@ -192,7 +195,7 @@ class Node(Service):
         self.model, self.manifest = model, manifest
         self._adopted(weights)
 
-    def _parser_for(self, model: "FederatedModel") -> ReadingParser:
+    def _parser_for(self, model: ModelOf) -> ReadingParser:
         """Of the readings that this model takes. ModelError when our own names of features are too few or too many."""
         settings = self.settings.readings
         names = settings.features or model.features
@@ -202,14 +205,11 @@ class Node(Service):
             )
         return ReadingParser(names or model.n_features, label=settings.label)
 
-    def _rebuilt(self, manifest: Manifest, description: bytes) -> "FederatedModel":
+    def _rebuilt(self, manifest: Manifest, description: bytes) -> ModelOf:
         """The model of this architecture: the one we have when it is the same, or else a new one."""
-        from dl_mqtt_clients.learning.architecture import rebuild  # noqa: PLC0415 - imports Keras
-
         model = self.model
         if model is None or model.architecture != description:
-            limits = self.settings.model
-            model = rebuild(description, max_parameters=limits.max_parameters, custom_modules=limits.custom_modules)
+            model = self.runtime.rebuild(description, manifest)
         model.take_roles(manifest.variables)
         if (model.task, model.features) != (manifest.task, manifest.features):
             raise ModelError("manifest: its task and features are not those of its architecture")

@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from pathlib import Path
+from typing import ClassVar, Final, cast
 
 import numpy as np
 
@@ -18,31 +19,31 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import Batch
 from dl_mqtt_clients.data.window import Window
 from dl_mqtt_clients.errors import DataError, ModelError, TransferError, WireError
-from dl_mqtt_clients.services.fetch import NEEDED, Blobs
+from dl_mqtt_clients.services.fetch import Blobs
 from dl_mqtt_clients.services.from_settings import with_brokers
+from dl_mqtt_clients.services.model_file import read_model_file
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.own_values import PERSONAL, Newer, OwnValues, personal_positions
+from dl_mqtt_clients.services.runtime import Scoring, runtime_of
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.messages import Anomaly, Manifest, NodeStatus, Readings, Scores, Statistics, decode, encode
 from dl_mqtt_clients.wire.topics import Role, Stage, for_node
 from dl_mqtt_clients.wire.transfer import sha256
 
-if TYPE_CHECKING:
-    from dl_mqtt_clients.learning.model import FederatedModel
-
 log = logging.getLogger(__name__)
 
 LARGEST: Final = float(np.finfo(np.float32).max)
 FILES: Final = {  # of a blob, in its folder
     "architecture": "architecture.json",
+    "onnx": "graph.onnx",
     "weights": "weights.safetensors",
     "frozen": "frozen.safetensors",
 }
 LABELLED: Final = 4096  # newest labelled readings kept to measure a new model on
 
 
-class Predictor(Node):
+class Predictor(Node[Scoring]):
     """Publishes score, verdict and model version of each reading. `on_scores(scores)` hears them too."""
 
     role: ClassVar[Role] = "predictor"
@@ -58,7 +59,8 @@ class Predictor(Node):
         on_scores: Callable[[Scores], None] = lambda _scores: None,
     ) -> None:
         settings = with_brokers(settings, broker, data_broker)
-        super().__init__(settings.replace(**{"node.id": node_id}) if node_id else settings)
+        settings = settings.replace(**{"node.id": node_id}) if node_id else settings
+        super().__init__(settings, runtime_of(settings))
         self._on_scores = on_scores
         self._wait_s = self.settings.predictor.max_wait_ms / 1000.0
         self._max_batch = self.settings.predictor.max_batch
@@ -80,7 +82,10 @@ class Predictor(Node):
 
     def _start(self) -> None:
         super()._start()
-        self._load()
+        if self.settings.predictor.file:
+            self._load_file(Path(self.settings.predictor.file))
+        else:
+            self._load()
 
     def _finish(self) -> None:
         with ExitStack() as ends:
@@ -97,7 +102,22 @@ class Predictor(Node):
 
     # ---- the model ----
 
-    def _prepare(self, manifest: Manifest, model: "FederatedModel", weights: Sequence[np.ndarray]) -> None:
+    def _load_file(self, path: Path) -> None:
+        """Score with this file's model from now on. ModelError ends the service: it cannot do what it is told."""
+        model, manifest = read_model_file(path, self.settings)
+        parser = self._parser_for(model)
+        self._prepare(manifest, model, ())
+        if self.stream is not None:
+            self.stream.expect(parser)
+        self.model, self.manifest = model, manifest
+        self._adopted(())
+        log.info("scoring with %s, version %d", path, manifest.number)
+
+    def _consider_manifest(self, delivery: Delivery) -> None:
+        if not self.settings.predictor.file:  # which counts until we are told otherwise
+            super()._consider_manifest(delivery)
+
+    def _prepare(self, manifest: Manifest, model: Scoring, weights: Sequence[np.ndarray]) -> None:
         self._newer.taken(self._own.path(PERSONAL, manifest))
         model.set_weights(self._own.put_into(weights, manifest))
         if model is self.model:
@@ -145,7 +165,8 @@ class Predictor(Node):
         self._loading = True
         try:
             manifest = decode((self.folder / "production.json").read_bytes(), Manifest)
-            names = [name for name in FILES if name in (*NEEDED, *manifest.blobs)]
+            wanted = (self.runtime.describes, *self.blobs)
+            names = [name for name in wanted if name in manifest.blobs or name != "frozen"]
             self._take(manifest, {name: self._stored(manifest, name, FILES[name]) for name in names})
         except FileNotFoundError:
             return

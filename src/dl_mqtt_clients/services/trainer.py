@@ -18,7 +18,7 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.services.describing import Describing
 from dl_mqtt_clients.services.evaluating import Evaluating
-from dl_mqtt_clients.services.fetch import NEEDED, Blobs
+from dl_mqtt_clients.services.fetch import Blobs
 from dl_mqtt_clients.services.from_settings import training, with_brokers
 from dl_mqtt_clients.services.held_readings import HeldReadings
 from dl_mqtt_clients.services.loop import FATAL
@@ -26,6 +26,7 @@ from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.offering import Offering
 from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.own_values import PERSONAL, RESIDUAL, personal_positions
+from dl_mqtt_clients.services.runtime import KerasRuntime
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
@@ -43,12 +44,12 @@ log = logging.getLogger(__name__)
 GATHER_S: Final = 0.05  # readings are taken from the stream so often at most
 
 
-class Trainer(Node):
+class Trainer(Node["FederatedModel"]):
     """Learns from its stream. With `readings` (and `labels`) it learns from these arrays instead of a stream."""
 
     role: ClassVar[Role] = "trainer"
     stage: ClassVar[Stage] = "global"
-    blobs: ClassVar[Sequence[str]] = (*NEEDED, "frozen", "best")
+    blobs: ClassVar[Sequence[str]] = ("weights", "frozen", "best")
 
     def __init__(
         self,
@@ -61,7 +62,8 @@ class Trainer(Node):
         labels: np.ndarray | None = None,
     ) -> None:
         settings = with_brokers(settings, broker, data_broker)
-        super().__init__(settings.replace(**{"node.id": node_id}) if node_id else settings)
+        settings = settings.replace(**{"node.id": node_id}) if node_id else settings
+        super().__init__(settings, KerasRuntime(settings))
         self._held = HeldReadings(
             self.settings, folder=self.folder, readings=readings, labels=labels, on_problem=self._note_problem
         )
