@@ -16,6 +16,7 @@ from .shell import LabError, run, wait_for, works, write
 from .trees import ROOTFS
 
 _NEW = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork")
+_DOCKER_BYTES = 40 * 2**30  # of a sparse file
 _INSIDE = ("-m", "-u", "-i", "-n", "-p", "-C")  # the namespaces of a node
 
 
@@ -43,7 +44,7 @@ class Node:
     def create(self) -> None:
         """Its disk: what differs from the shared tree."""
         etc, ssh = self.folder / "upper/etc", self.folder / "upper/root/.ssh"
-        for folder in (etc / "ssh", ssh, self.folder / "work", self.folder / "root", self.folder / "docker"):
+        for folder in (etc / "ssh", ssh, self.folder / "work", self.folder / "root"):
             folder.mkdir(parents=True, exist_ok=True)
         for folder in (ssh, ssh.parent):
             folder.chmod(0o700)
@@ -51,6 +52,7 @@ class Node:
             host_key = etc / "ssh/ssh_host_ed25519_key"
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", host_key)
             write(etc / "hostname", self.name + "\n")
+        self._create_docker_disk()
         write(ssh / "authorized_keys", KEY.with_suffix(".pub").read_text(encoding="utf-8"), mode=0o600)
 
     def boot(self) -> None:
@@ -131,6 +133,16 @@ class Node:
         run("ip", "netns", "delete", self.link, check=False)
         run("ip", "link", "delete", self.link, check=False)
         wait_for(f"{self.name}: end of its cgroups", self.cgroups.gone, within_s=20)
+
+    def _create_docker_disk(self) -> None:
+        """A file system in one file, which takes only what is in it: images are many files, and gone in no time so."""
+        disk = self.folder / "docker.img"
+        if not disk.exists():
+            new = disk.with_suffix(".new")
+            with new.open("wb") as file:
+                file.truncate(_DOCKER_BYTES)
+            run("mkfs.ext4", "-q", "-O", "^has_journal", new)
+            new.rename(disk)
 
     def _ready(self) -> bool:
         return works(*self.command("sh", "-c", "docker version && ss -Hltn sport 22 | grep -q ."), cwd="/")

@@ -15,7 +15,13 @@ _NODE: Final = (
     "iproute2,iptables,procps,ca-certificates,curl,openssl,sysvinit-utils"
 )
 _IMAGE: Final = "python3,python3-pip,python3-venv,ca-certificates"
-_TOOLS: Final = {"mmdebstrap": "mmdebstrap", "ip": "iproute2", "nft": "nftables", "ssh": "openssh-client"}
+_TOOLS: Final = {
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "ssh": "openssh-client",
+    "mkfs.ext4": "e2fsprogs",
+}
 _OWN: Final = ("unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child")  # its mounts end with it
 _TIED: Final = ("setpriv", "--pdeathsig", "KILL", *_OWN)
 

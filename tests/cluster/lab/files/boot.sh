@@ -47,7 +47,7 @@ for stream in 0:stdin 1:stdout 2:stderr; do ln -s "fd/${stream%:*}" "dev/${strea
 
 mount -t tmpfs -o mode=755 tmpfs run
 mkdir -p run/lock run/sshd var/lib/docker .outside
-mount --bind "$folder/docker" var/lib/docker # Docker's overlays cannot lie on an overlay
+mount -o loop,noatime "$folder/docker.img" var/lib/docker # Docker's overlays cannot lie on an overlay
 hostname "$name"
 pivot_root . .outside
 umount -l /.outside
