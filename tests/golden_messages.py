@@ -134,6 +134,7 @@ HISTORY = History(
             round=4,
             attempt=2,
             outcome="merged",
+            drifting=("jetson-07",),
             reason="command",
             version=SHA,
             number=4,
@@ -155,7 +156,8 @@ HISTORY = History(
 HISTORY_JSON = f"""{{
   "v": 1, "generation": 1,
   "rounds": [{{
-    "round": 4, "attempt": 2, "outcome": "merged", "reason": "command", "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
+    "round": 4, "attempt": 2, "outcome": "merged", "drifting": ["jetson-07"], "reason": "command",
+    "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
     "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0}}],
     "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"], "unnamed": 0,
     "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "average_precision": null,

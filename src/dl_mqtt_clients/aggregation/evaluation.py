@@ -5,10 +5,9 @@ itself). Where labels exist, the label-split histograms give a federated AUROC. 
 before on the same readings, so that the two can be compared as pairs.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
@@ -16,6 +15,8 @@ from dl_mqtt_clients.aggregation import classification, histogram
 from dl_mqtt_clients.aggregation.promotion import Quality
 from dl_mqtt_clients.aggregation.spread import Spread as NodeSpread
 from dl_mqtt_clients.wire.messages import Found, Metrics, Spread, Statistics, Verdicts
+
+LARGEST: Final = float(np.finfo(np.float32).max)  # stands for scores that are no number: JSON has none for them
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,7 +37,7 @@ class Sums:
             normal=histogram.count(normal),
             labelled_normal=histogram.count(scores[labels == 0]),
             anomalous=histogram.count(scores[labels > 0]),
-            loss_sum=float(np.nan_to_num(normal).sum(dtype=np.float64)),  # JSON has no infinity
+            loss_sum=float(np.nan_to_num(normal, nan=LARGEST, posinf=LARGEST).sum(dtype=np.float64)),
             readings=len(normal),
         )
 
@@ -62,11 +63,10 @@ class Sums:
         )
 
     def quality(self) -> Quality | None:
-        """None when nothing was held out; a loss without end when a score was NaN or infinite."""
+        """None when nothing was held out."""
         if not self.readings:
             return None
-        loss = math.inf if self.normal[-1] else self.loss_sum / self.readings
-        return Quality(loss, histogram.auroc(self.labelled_normal, self.anomalous))
+        return Quality(self.loss_sum / self.readings, histogram.auroc(self.labelled_normal, self.anomalous))
 
 
 class Evaluation:

@@ -1,6 +1,6 @@
 """Configuration: `federated_learning.yaml`, environment and flags as typed, frozen values."""
 
-from dl_mqtt_clients.config.agreement import PromotionSettings, ScalingSettings, ThresholdSettings
+from dl_mqtt_clients.config.agreement import PromotionSettings, QuarantineSettings, ScalingSettings, ThresholdSettings
 from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
 from dl_mqtt_clients.config.load import load_settings
 from dl_mqtt_clients.config.local import (
@@ -39,6 +39,7 @@ __all__ = [
     "NodeSettings",
     "PredictorSettings",
     "PromotionSettings",
+    "QuarantineSettings",
     "ReadingSettings",
     "ReduceOnPlateauSettings",
     "RoundSettings",

@@ -66,3 +66,27 @@ class PromotionSettings(Section):
     canary_tolerance: Share = Field(
         default=0.05, description="Their share of anomalies may be higher than the others' by this."
     )
+
+
+class QuarantineSettings(Section):
+    """Keeps readings that score far above normal out of the training windows, so that an attack is not learnt."""
+
+    quantile: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Quantile of all nodes' held-out scores above which a reading is not trained on, such as 0.999; "
+        "null: all are. Read by the manager.",
+    )
+    recent: Positive = Field(default=1000, description="Newest readings of a node of which the share counts.")
+    cap: float = Field(
+        default=0.2,
+        gt=0.0,
+        lt=1.0,
+        description="With a larger share of them above it the node reports drift, and takes no part in rounds.",
+    )
+    release_after_s: Seconds = Field(
+        default=3600.0,
+        description="After so long it takes them for the new normal, in seconds; 0: only by an operator's word "
+        "(fedlearn send release).",
+    )

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from dl_mqtt_clients.config.agreement import PromotionSettings, ScalingSettings, ThresholdSettings
+from dl_mqtt_clients.config.agreement import PromotionSettings, QuarantineSettings, ScalingSettings, ThresholdSettings
 from dl_mqtt_clients.config.base import Section
 from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
 from dl_mqtt_clients.config.local import (
@@ -48,6 +48,7 @@ class Settings(Section):
     scaling: ScalingSettings = ScalingSettings()
     threshold: ThresholdSettings = ThresholdSettings()
     promotion: PromotionSettings = PromotionSettings()
+    quarantine: QuarantineSettings = QuarantineSettings()
     predictor: PredictorSettings = PredictorSettings()
     data: DataSettings = DataSettings()
     generator: GeneratorSettings = GeneratorSettings()

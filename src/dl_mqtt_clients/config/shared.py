@@ -117,7 +117,7 @@ class RoundSettings(Section):
     pause_s: Seconds = Field(default=0.0, description="Pause between two rounds, in seconds.")
     continuous: bool = Field(
         default=True,
-        description="Begin a round when the last has ended; false: only when one of the next three or a command says so.",
+        description="Begin a round when the last has ended; false: when a command or one of the next three says so.",
     )
     every_s: Seconds = Field(
         default=0.0, description="Begin one this long after the last has ended, in seconds; 0: no."

@@ -163,6 +163,7 @@ class Manager(Service):
                 on_refusal=self._count_refusal,
                 on_error=self._note_and_tell,
                 should_return=self._promoting.should_return,
+                quarantine=self._promoting.quarantine,
             )
         except OSError as error:
             raise StateError(f"{self._store.folder}: cannot be written: {error}") from error
@@ -287,6 +288,8 @@ class Manager(Service):
         command = order.command
         if command == "stop":
             self.stop()
+        elif command == "release":
+            self._cycle.release()
         elif command == "round":
             self._cycle.ask_for_round()
         elif command in ("pause", "start"):

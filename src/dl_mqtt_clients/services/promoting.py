@@ -44,10 +44,12 @@ class Promoting:
         self._settings, self._on_judged = settings, on_judged
         self._measuring: set[str] = set()  # predictors whose streams have labels
         self._verdict: Verdict | None = None  # on the newest version
+        self._quarantine: float | None = None
         self._evaluation = self._new_evaluation()
 
     def begin(self) -> None:
         """The newest version is another one: ask what the nodes find with it."""
+        self.quarantine()  # as it was for the version before, until the nodes have scored this one
         self._evaluation, self._verdict = self._new_evaluation(), None
         self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
 
@@ -69,6 +71,14 @@ class Promoting:
         expected = len(self._measuring & self._roster.live_nodes())
         complete = self._evaluation.nodes("predictor") >= expected
         return not self._loop.pending("late statistics") and (complete or not self._loop.pending("measured"))
+
+    def quarantine(self) -> float | None:
+        """Score above which readings are kept out of training windows, as far as it is known."""
+        quantile = self._settings.quarantine.quantile
+        if quantile is None:
+            return None
+        self._quarantine = self._evaluation.threshold(quantile) or self._quarantine
+        return self._quarantine
 
     def should_return(self) -> bool:
         """Whether so many versions in a row were rejected that training should go on from the best one."""

@@ -30,6 +30,7 @@ from dl_mqtt_clients.wire.messages import NodeStatus, Participant, RoundReport
 log = logging.getLogger(__name__)
 
 COMMIT_WITHIN_S: Final = 0.02  # while messages wait: what they bring may be stored together
+MOST_NAMED: Final = 100  # nodes in a report that drift
 AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
 
 
@@ -57,13 +58,16 @@ class RoundCycle:
         on_refusal: Callable[[str], None],
         on_error: Callable[[Exception], None],
         should_return: Callable[[], bool],
+        quarantine: Callable[[], float | None],
     ) -> None:
         self.is_paused = False
         self._loop, self._store, self._versions, self._publisher = loop, store, versions, publisher
         self._settings, self._rounds, self._roster, self._send = settings, settings.rounds, roster, send
         self._before_version, self._on_version, self._on_report = before_version, on_version, on_report
         self._on_refusal, self._on_error, self._should_return = on_refusal, on_error, should_return
+        self._quarantine = quarantine
         self._accepted = 0  # in rounds before the open one
+        self._drifting: set[str] = set()  # trainers that report strong drift
         self.rescaling = Rescaling(
             loop=loop, store=store, versions=versions, settings=settings, roster=roster, on_agreed=self._take_scaler
         )
@@ -110,6 +114,9 @@ class RoundCycle:
         announcement = self.collector.announcement(
             generation=self._store.generation, number=self._versions.current.number, phase=self.phase
         )
+        announcement = msgspec.structs.replace(
+            announcement, quarantine=self._quarantine(), released=self._store.stages.released
+        )
         self._publisher.announce(announcement, expiry_s=announcement.deadline_s if self.phase == "open" else None)
         self._watch_the_clock()
 
@@ -134,12 +141,28 @@ class RoundCycle:
         """A trainer's word: how much it has received, and whether its readings drift."""
         rules = self._trigger.rules
         if status is None or status.state in ("lost", "stopped"):
+            self._drifting.discard(node)
             self._happened(Gone(node))
             return
+        (self._drifting.add if (status.drift or 0.0) > STRONG else self._drifting.discard)(node)
+        self._rescale_on_drift()
         if rules.readings:
             self._happened(Received(node, status.readings.received))
         if rules.drifted_nodes:
-            self._happened(Drifted(node, is_drifted=(status.drift or 0.0) > STRONG))
+            self._happened(Drifted(node, is_drifted=node in self._drifting))
+
+    def _rescale_on_drift(self) -> None:
+        """Most nodes' readings are not what they were: neither is what they were scaled by."""
+        live = self._roster.live_trainers()
+        if self._settings.scaling.on_drift and 2 * len(self._drifting & live) > len(live):
+            self._drifting.clear()  # what they say next is of the new scaler
+            self.rescale()
+
+    def release(self) -> None:
+        """An operator says that what comes now is normal: nodes that wait let it into their windows."""
+        stages = self._store.stages
+        self._store.write_stages(msgspec.structs.replace(stages, released=stages.released + 1))
+        self.announce()
 
     def ask_for_round(self) -> None:
         """By an operator's word: when the present round has ended, or now."""
@@ -237,7 +260,7 @@ class RoundCycle:
             self._open(collector.open_round)  # nobody there at all: wait on
             self.announce()
             return
-        report = collector.report()
+        report = msgspec.structs.replace(collector.report(), drifting=tuple(sorted(self._drifting)[:MOST_NAMED]))
         if report.outcome == "merged":
             report = self._merge_or_abandon(report)
         self._store.append_history(report)

@@ -16,9 +16,11 @@ import numpy as np
 from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.services.clean_window import CleanWindow
 from dl_mqtt_clients.services.describing import Describing
+from dl_mqtt_clients.services.drift_watch import DriftWatch
 from dl_mqtt_clients.services.evaluating import Evaluating
-from dl_mqtt_clients.services.fetch import Blobs
+from dl_mqtt_clients.services.fetch import NEEDED, Blobs
 from dl_mqtt_clients.services.from_settings import training, with_brokers
 from dl_mqtt_clients.services.held_readings import HeldReadings
 from dl_mqtt_clients.services.loop import FATAL
@@ -26,7 +28,6 @@ from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.offering import Offering
 from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.own_values import PERSONAL, RESIDUAL, personal_positions
-from dl_mqtt_clients.services.runtime import KerasRuntime
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
@@ -42,14 +43,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GATHER_S: Final = 0.05  # readings are taken from the stream so often at most
+DRIFT_EVERY_S: Final = 30.0
+JUDGE_EVERY: Final = 256  # readings, while they drift
 
 
-class Trainer(Node["FederatedModel"]):
+class Trainer(Node):
     """Learns from its stream. With `readings` (and `labels`) it learns from these arrays instead of a stream."""
 
     role: ClassVar[Role] = "trainer"
     stage: ClassVar[Stage] = "global"
-    blobs: ClassVar[Sequence[str]] = ("weights", "frozen", "best")
+    blobs: ClassVar[Sequence[str]] = (*NEEDED, "frozen", "best")
 
     def __init__(
         self,
@@ -62,8 +65,7 @@ class Trainer(Node["FederatedModel"]):
         labels: np.ndarray | None = None,
     ) -> None:
         settings = with_brokers(settings, broker, data_broker)
-        settings = settings.replace(**{"node.id": node_id}) if node_id else settings
-        super().__init__(settings, KerasRuntime(settings))
+        super().__init__(settings.replace(**{"node.id": node_id}) if node_id else settings)
         self._held = HeldReadings(
             self.settings, folder=self.folder, readings=readings, labels=labels, on_problem=self._note_problem
         )
@@ -76,6 +78,9 @@ class Trainer(Node["FederatedModel"]):
         self._lacks = ""
         self._evaluating = Evaluating(self._send_statistics)
         self._describing = Describing(self.loop, send=self._send_features, again=self._consider)
+        self._clean = CleanWindow(self.settings.quarantine)
+        self._judged = 0  # readings that had come when the window was last judged
+        self._drift = DriftWatch()
         self._outbox = Outbox(self.folder)
         self._offering = Offering(
             self._outbox,
@@ -101,6 +106,7 @@ class Trainer(Node["FederatedModel"]):
     def _start(self) -> None:
         super()._start()
         self._outbox.load()
+        self.loop.at("drift", DRIFT_EVERY_S, self._look_for_drift)
 
     def _finish(self) -> None:
         with ExitStack() as ends:
@@ -148,6 +154,8 @@ class Trainer(Node["FederatedModel"]):
 
     def _heard(self, announced: Round | None) -> None:
         self._announced = self._own_way(announced)
+        if announced is not None:
+            self._clean.hear(announced.released)
         self._offering.heard(self._announced)
         self._describing.heard()
         self._consider()
@@ -187,7 +195,9 @@ class Trainer(Node["FederatedModel"]):
         if self._why_not() or announced is None or manifest is None or model is None:
             return
         x, y, used = self._held.to_learn(announced.training.window, manifest.task)
-        self._lacks = "" if len(x) else "no readings yet that can be learnt from"
+        if manifest.task == "anomaly" and len(x):
+            x = x[self._select(announced, x, used)]
+        self._lacks = "" if len(x) else self._clean.drift or "no readings yet that can be learnt from"
         if self._lacks:
             return
         self._fitting, self.state, self._progress = True, "fitting", 0.0
@@ -199,6 +209,36 @@ class Trainer(Node["FederatedModel"]):
             self.state = "offering" if self._offering.is_open else "waiting"
             self.status.changed()
             self._consider()
+
+    def _select(self, announced: Round, x: np.ndarray, total: int) -> np.ndarray:
+        """Which readings of the window may be learnt from."""
+        if self._clean.drift and total < self._judged + JUDGE_EVERY and not self._clean.is_due:
+            return np.zeros(len(x), np.bool_)  # scoring the window for every reading that comes would be too much
+        self._judged = total
+        chosen = self._clean.select(x, self._scores, limit=announced.quarantine)
+        if (wait_s := self._clean.wait_s) is not None:
+            self.loop.at("release", wait_s, self._consider)
+        return chosen
+
+    def _scores(self, x: np.ndarray) -> np.ndarray:
+        """With the version held. ModelError when there is none."""
+        if self.model is None:
+            raise ModelError("model: expected one. Received: none yet")
+        self.model.set_weights(self._weights)
+        return self.model.scores(x)
+
+    def _look_for_drift(self) -> None:
+        """Now and then: are the readings that came since the last fit like those that were learnt from?"""
+        self.loop.at("drift", DRIFT_EVERY_S, self._look_for_drift)
+        new = self._new_readings()
+        if self.model is None or self._fitting or self.stream is None or not new:
+            return
+        x, _, _ = self._held.to_learn(new, self.model.task)
+        try:
+            self._drift.look(x, self._scores)
+        except ModelError as error:
+            self._note_error(error)
+        self.status.changed()
 
     def _describe(self) -> None:
         """Tell what our readings are like, while a scaler is being agreed on."""
@@ -281,6 +321,7 @@ class Trainer(Node["FederatedModel"]):
             if result.stopped or not self._still_counts(announced):
                 return
             self._loss = result.loss
+            self._drift.learnt_from(x)
             self._store(announced, manifest, base, result, used=used)
         except FATAL:
             raise
@@ -379,13 +420,15 @@ class Trainer(Node["FederatedModel"]):
             backend=self.backend,
             readings=Readings() if self.stream is None else self.stream.readings(),
             attributes=self.settings.node.attributes,
-            detail=(self._why_not() or self._lacks) if self.state == "waiting" else "",
+            detail=(self._clean.drift or self._why_not() or self._lacks) if self.state == "waiting" else "",
             last_error=self.last_error,
             round=self._announced.round if self._announced else 0,
             window=len(self._held),
             new_readings=self._new_readings(),
             progress=round(self._progress, 3) if self.state == "fitting" else 0.0,
             loss=self._loss,
+            drift=self._drift.index,
+            quarantined=self._clean.kept_out,
             accepted=self._offering.accepted,
             refused=self._offering.refused,
         )

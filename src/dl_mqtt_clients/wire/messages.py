@@ -202,6 +202,7 @@ class RoundReport(Struct, frozen=True, kw_only=True):
     round: Count
     attempt: Positive
     outcome: Literal["merged", "abandoned", "rescaled", "returned"]  # returned: to the best version's weights
+    drifting: Annotated[tuple[Name, ...], Meta(max_length=100)] = ()  # nodes that reported strong drift
     reason: Text = ""  # why the round was opened: continuous, interval, 5000 new readings, drift on …, command
     version: Sha256 | None = None
     number: Count = 0
