@@ -21,20 +21,23 @@ VERSION = "a" * 64
 TOPICS = Topics("demo")
 
 
-def report(number: int, *, outcome="merged", auroc=0.9, nodes=("trainer-1", "trainer-2"), left_out=()) -> RoundReport:
+def report(
+    number: int, *, outcome="merged", auroc=0.9, nodes=("trainer-1", "trainer-2"), left_out=(), **changes
+) -> RoundReport:
     participants = tuple(Participant(node=node, examples=500, weight=1 / len(nodes)) for node in nodes)
-    return RoundReport(
-        round=number,
-        attempt=1,
-        outcome=outcome,
-        version=VERSION,
-        number=number,
-        seconds=1.5,
-        participants=participants,
-        left_out=left_out,
-        metrics=Metrics(loss=0.5 / number, auroc=auroc, examples=500 * len(nodes), nodes=len(nodes)),
-        threshold=0.02,
-    )
+    known = {
+        "round": number,
+        "attempt": 1,
+        "outcome": outcome,
+        "version": VERSION if outcome != "abandoned" else None,
+        "number": number if outcome != "abandoned" else 0,
+        "seconds": 1.5,
+        "participants": participants,
+        "left_out": left_out,
+        "metrics": Metrics(loss=0.5 / number, auroc=auroc, examples=500 * len(nodes), nodes=len(nodes)),
+        "threshold": 0.02,
+    }
+    return RoundReport(**{**known, **changes})
 
 
 def trainer(**changes) -> NodeStatus:

@@ -25,8 +25,12 @@ def end_of(process):
     return code, json.loads(process.out)
 
 
+def newest_promoted(result):
+    return max(r["number"] for r in result["versions"] if r["promotion"].startswith("promote"))
+
+
 def test_it_learns_reports_and_leaves_nothing_behind(spawn):
-    demo = spawn("demo", "--rounds", "6", "--trainers", "2", "--json")
+    demo = spawn("demo", "--rounds", "6", "--json")
     demo.wait_for("learning")
     children = descendants(demo.child.pid)
     code, result = end_of(demo)
@@ -40,13 +44,20 @@ def test_it_learns_reports_and_leaves_nothing_behind(spawn):
     assert federated["auroc"] > base["auroc"] + 0.15
     assert federated["loss"] < base["loss"]
     assert [r["round"] for r in result["rounds"]] == [1, 2, 3, 4, 5, 6]
-    assert all(len(r["participants"]) == 2 for r in result["rounds"])
+    assert all(len(r["participants"]) == 3 for r in result["rounds"])
+    assert [(r["outcome"], r["number"]) for r in result["versions"]][:3] == [
+        ("rescaled", 1),
+        ("merged", 2),
+        ("merged", 3),
+    ]
+    assert all(r["promotion"] and r["base"] and r["finished"] for r in result["versions"])
     assert result["rounds"][-1]["metrics"]["auroc"] == pytest.approx(federated["auroc"], abs=0.1)
     assert result["completed"] is True
     for place in ("report", "updated_model", "configuration"):
         assert Path(result[place]).is_file()
     version = json.loads((FOLDER / "updated_model" / "version.json").read_text())
-    assert version["number"] == 6
+    assert version["number"] == newest_promoted(result)
+    assert "agreed on by 3 nodes" in Path(result["report"]).read_text(encoding="utf-8")
     assert {path.stem for path in (FOLDER / "logs").iterdir()} >= {"manager", "trainer-2", "predictor-2", "generator"}
 
 
@@ -62,7 +73,7 @@ def test_ctrl_c_keeps_what_was_learnt(spawn):
     assert len(result["rounds"]) >= 2
     assert Path(result["report"]).is_file()
     version = json.loads((FOLDER / "updated_model" / "version.json").read_text())
-    assert version["number"] == len(result["rounds"])
+    assert version["number"] == newest_promoted(result)
 
 
 def test_sigterm_before_anything_was_learnt_is_clean_too(spawn):

@@ -10,10 +10,15 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.dashboard import plots
 from dl_mqtt_clients.dashboard.comparison import Measured
 from dl_mqtt_clients.dashboard.report import Results, changed_settings, render_report, who_took_part, write_report
+from dl_mqtt_clients.wire.messages import Metrics, Spread, Verdicts
 from fleets import report
 
 RNG = np.random.default_rng(0)
 LABELS = np.array([0] * 300 + [1] * 100, np.int8)
+
+
+MARKS = plots.Marks(rejected=[1], rescaled=[0])
+SPREAD = Spread(worst=0.75, median=0.5, best=0.25, worst_node="trainer-2")
 
 
 def measured(name: str, auroc: float | None = 0.9) -> Measured:
@@ -34,7 +39,7 @@ def results(**changes) -> Results:
         ),
         "threshold": 0.02,
         "models": (measured("base model", 0.512), measured("federated", 0.934), measured("trained centrally", 0.951)),
-        "by_version": (measured("version 1"), measured("version 2")),
+        "by_version": {1: measured("version 1"), 3: measured("version 3")},
         "labels": LABELS,
         "seconds": 33.0,
     }
@@ -112,13 +117,52 @@ def test_a_report_without_labels_threshold_or_live_auroc_is_possible():
     text = render_report(
         results(
             models=unknown,
-            by_version=unknown[:1],
+            by_version={1: unknown[0]},
             labels=np.full(len(LABELS), -1, np.int8),
             threshold=None,
             rounds=(report(1, auroc=None),),
         )
     )
     assert "No threshold was agreed on" in text
+
+
+def test_what_the_nodes_agreed_on_and_found_is_in_it():
+    found = Metrics(
+        holdout_loss=0.25, auroc=0.951, average_precision=0.876, loss_spread=SPREAD, auroc_spread=SPREAD,
+        verdicts=Verdicts(true_positives=80, false_negatives=20, false_positives=3, true_negatives=297),
+    )  # fmt: skip
+    page = render_report(
+        results(
+            rounds=(
+                report(1, outcome="rescaled", promotion="promote: first version of its lineage"),
+                report(2, promotion="promote: loss -3.10%", metrics=found),
+                report(3, promotion="reject: loss +<40>%"),
+                report(4, outcome="returned"),
+            )
+        )
+    )
+    for words in (
+        "agreed on by 2 nodes, from sums over 1,000 readings", "0.951", "0.876", "0.75 / 0.5 / 0.25", "on trainer-2",
+        "80 of 100 anomalous readings above it (80.0%), 3 of 300 normal readings above it (1.0%)", "loss +&lt;40&gt;%",
+        "2 of 4", "rejected: never in production", "new scaler", "back to the best",
+    ):  # fmt: skip
+        assert words in page, words
+
+
+def test_every_version_stands_at_its_own_number_in_the_plots():
+    drawn = {}
+
+    def note(**series):
+        drawn.update(series)
+        return "<svg/>"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "auroc_a_version", note)
+        rounds = (report(1, outcome="rescaled"), report(2, outcome="abandoned"), report(3, promotion="reject: worse"))
+        render_report(results(rounds=rounds))
+    assert drawn["reported"] == [None, 0.9, None, 0.9]
+    assert drawn["test"] == [0.512, 0.9, None, 0.9]
+    assert drawn["marks"] == plots.Marks(rejected=[3], rescaled=[1])
 
 
 def test_it_is_written_whole(tmp_path, page):
@@ -135,10 +179,13 @@ def test_who_took_part_is_by_node_and_round():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: plots.auroc_a_round(test=[0.5, 0.9], reported=[None, 0.8], central=0.95),
-        lambda: plots.auroc_a_round(test=[None], reported=[None], central=None),
-        lambda: plots.loss_a_round(test=[1.0, 0.1], training=[None, 0.2]),
-        lambda: plots.loss_a_round(test=[None], training=[None]),
+        lambda: plots.auroc_a_version(test=[0.5, 0.9], reported=[None, 0.8], central=0.95, marks=MARKS),
+        lambda: plots.auroc_a_version(test=[None], reported=[None], central=None),
+        lambda: plots.loss_a_version(test=[1.0, 0.1], training=[None, 0.2], marks=MARKS),
+        lambda: plots.loss_a_version(test=[None, None], training=[None, None], marks=MARKS),
+        lambda: plots.spread_a_version([None, SPREAD], marks=MARKS),
+        lambda: plots.spread_a_version([None, Spread(worst=0.0, median=0.0, best=0.0, worst_node="a")]),
+        lambda: plots.spread_a_version([]),
         lambda: plots.score_distributions(np.ones(3), np.zeros(3), np.zeros(3), threshold=None),
         lambda: plots.score_distributions(
             np.array([0.1, np.inf]), np.array([1.0, 2.0]), np.array([0, 1]), threshold=0.5

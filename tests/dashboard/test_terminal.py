@@ -8,7 +8,10 @@ from rich.console import Console
 from dl_mqtt_clients.dashboard.fleet import Fleet
 from dl_mqtt_clients.dashboard.situation import Situation
 from dl_mqtt_clients.dashboard.terminal import screen
-from fleets import TOPICS, anomaly, busy, told, trainer
+from dl_mqtt_clients.wire.messages import History, ManagerStatus, Metrics, Spread
+from fleets import TOPICS, anomaly, busy, report, told, trainer
+
+WORST = Spread(worst=0.75, median=0.8, best=0.9, worst_node="predictor-2")
 
 SITUATION = Situation(
     title="fedlearn demo", phase="learning", rounds=10, elapsed_s=21.0, baseline_auroc=0.5, baseline_loss=0.9, now=12.0
@@ -60,3 +63,30 @@ def test_hostile_names_do_not_steer_the_terminal():
 
 def test_without_an_end_the_number_of_rounds_is_open():
     assert "of ∞" in "\n".join(drawn(busy(), 80, 24, Situation(title="x", rounds=0, now=12.0)))
+
+
+def test_what_became_of_each_version_is_seen_with_what_is_in_production():
+    rounds = (
+        report(1, outcome="rescaled", promotion="promote: first version of its lineage"),
+        report(2, promotion="promote: loss -3.10%", metrics=Metrics(auroc=0.9, auroc_spread=WORST)),
+        report(3, promotion="reject: loss +40.00%"),
+        report(4, outcome="returned", promotion="wait: nobody scored it"),
+    )
+    fleet = told(
+        (TOPICS.manager_status, ManagerStatus(state="collecting", version=4, production=2)),
+        (TOPICS.history, History(generation=1, rounds=rounds)),
+    )
+    lines = drawn(fleet, 160, 40)
+    for words, mark in (("new scaler", "✓ in"), (" 2 ", "✓ in"), (" 3 ", "✗ out"), ("to the best", "waits")):
+        assert any(words in line and mark in line for line in lines), words
+    text = "\n".join(lines)
+    assert "v2 in production, threshold 0.02" in text
+    assert "worst 0.750 on predictor-2" in text
+    assert "2 merged" in text
+
+
+def test_while_a_scaler_is_agreed_on_it_is_said_who_is_waited_for():
+    detail = "agreeing on a scaler: 2 of at least 3 nodes"
+    fleet = told((TOPICS.manager_status, ManagerStatus(state="scaling", detail=f"{detail}\x07")))
+    text = "\n".join(drawn(fleet, 160, 30))
+    assert f"{detail}?" in text

@@ -48,7 +48,7 @@ def show_end(ending: Ending, interrupts: Interrupts, console: Console, *, json: 
     if ending.failure is not None:
         Console(stderr=True, highlight=False).print(Text(f"fedlearn: {ending.failure}", style="red"), soft_wrap=True)
     elif interrupts.number and not ending.completed:
-        merged = 0 if ending.outcome is None else len(ending.outcome.by_version)
+        merged = 0 if ending.outcome is None else sum(r.outcome == "merged" for r in ending.outcome.rounds)
         console.print(f"Interrupted after {merged} of {ending.plan.rounds} rounds.", style="yellow")
     if not json:
         for line in _places(ending):
@@ -103,7 +103,8 @@ def _as_json(ending: Ending) -> dict[str, Any]:
         "failure": None if ending.failure is None else str(ending.failure),
         "rounds": [] if outcome is None else [report for report in outcome.rounds if report.outcome == "merged"],
         "models": [] if outcome is None else [_measured(model) for model in outcome.models],
-        "by_version": [] if outcome is None else [_measured(model) for model in outcome.by_version],
+        "versions": [] if outcome is None else [report for report in outcome.rounds if report.version],
+        "by_version": [] if outcome is None else [_measured(m) for m in outcome.by_version.values()],
         "threshold": outcome and outcome.threshold,
         "seconds": {name: round(at, 2) for name, at in ending.timings.items()},
         "report": str(plan.report) if outcome else None,

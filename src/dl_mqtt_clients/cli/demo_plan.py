@@ -70,7 +70,9 @@ def make_plan(wishes: Wishes, *, broker: str, suffix: str = "", environ: Mapping
     changes = _decided(wishes, broker=broker, name="-".join(filter(None, ("demo", suffix))))
     plan = Plan(
         folder=wishes.folder,
-        settings=Settings().replace(**DEFAULTS),
+        settings=Settings().replace(
+            **DEFAULTS, **{"scaling.federated": wishes.trainers >= Settings().scaling.min_nodes}
+        ),
         rounds=wishes.rounds,
         trainers=trainers,
         predictors=names("predictor", wishes.predictors, suffix=suffix),
@@ -109,8 +111,8 @@ def _decided(wishes: Wishes, *, broker: str, name: str) -> dict[str, Any]:
         "rounds.count": wishes.rounds,
         "rounds.target_updates": wishes.trainers,
         "rounds.fraction": 1.0,
-        "rounds.history": min(max(wishes.rounds, 100), 10_000),
-        "rounds.keep_versions": wishes.rounds + 1,
+        "rounds.history": min(max(2 * wishes.rounds, 100), 10_000),  # not every version is made by a round
+        "rounds.keep_versions": 2 * wishes.rounds + 2,
     }
     if wishes.data is not None:
         changes |= {"data.source": detect(wishes.data), "data.path": wishes.data}

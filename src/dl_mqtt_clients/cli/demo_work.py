@@ -16,7 +16,6 @@ from dl_mqtt_clients.data.sources import load_configured
 from dl_mqtt_clients.services.base_model import make_base_model, save_base_model, training_rows
 from dl_mqtt_clients.services.from_settings import training
 from dl_mqtt_clients.wire.messages import Manifest, RoundReport
-from dl_mqtt_clients.wire.weights import join
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.cli.demo_plan import Plan
@@ -49,15 +48,18 @@ class Outcome:
     rounds: tuple[RoundReport, ...]  # every attempt, oldest first
     threshold: float | None
     models: tuple[Measured, ...]  # base, federated, central
-    by_version: tuple[Measured, ...]  # the federated model after each round
+    by_version: dict[int, Measured]  # the federated model, by the version's number
     test: Dataset
 
     def results(self, plan: "Plan", *, seconds: float) -> Results:
         """As the report takes it."""
         many = f"{len(plan.trainers)} trainers learnt, each from a stream of its own"
-        rounds = f"{len(self.by_version)} rounds merged what was learnt"
+        merged = sum(report.outcome == "merged" for report in self.rounds)
+        rounds = f"{merged} rounds merged what was learnt"
         watched = (
-            f"; {len(plan.predictors)} predictors scored the test part with the newest model" if plan.predictors else ""
+            f"; {len(plan.predictors)} predictors scored the test part with the model in production"
+            if plan.predictors
+            else ""
         )
         return Results(
             title=f"Federated learning on {DATA_NAMES[plan.settings.data.source]}",
@@ -86,19 +88,20 @@ def compare(base: Base, settings: Settings) -> Outcome | None:
     store = Store(Path(settings.node.state_dir) / "manager")
     reports = tuple(store.history(settings.rounds.history))
     merged = [report for report in reports if report.outcome == "merged"]
-    versions = tuple(_measure_version(base, store, manifest) for manifest in store.versions() if manifest.number)
+    versions = {m.number: _measure_version(base, store, m) for m in store.versions() if m.number}
     if not merged or not versions:
         return None
     rows = training_rows(settings, base.splits.train)
     work = training(settings.training)
     central = train_centrally(base.model, base.weights, rows, rounds=merged, training=work, seed=0)
     test, production = base.splits.test, store.stages.production
+    in_use = production.number if production and production.number in versions else max(versions)
     return Outcome(
         rounds=reports,
         threshold=production.threshold if production else None,
         models=(
             base.measured,
-            replace(versions[-1], name="federated"),
+            replace(versions[in_use], name="federated"),
             measure("trained centrally", base.model, central, test),
         ),
         by_version=versions,
@@ -107,6 +110,4 @@ def compare(base: Base, settings: Settings) -> Outcome | None:
 
 
 def _measure_version(base: Base, store: Store, manifest: Manifest) -> Measured:
-    names = [name for name in ("weights", "frozen") if name in manifest.blobs]
-    weights = join({name: store.blob(manifest.blobs[name].sha256) for name in names}, manifest.variables)
-    return measure(f"version {manifest.number}", base.model, weights, base.splits.test)
+    return measure(f"version {manifest.number}", base.model, store.weights(manifest), base.splits.test)

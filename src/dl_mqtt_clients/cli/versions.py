@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from dl_mqtt_clients.config import Settings
     from dl_mqtt_clients.wire.messages import Answer, Difference, Manifest, RoundReport, Spread
 
-WORDS = {"promote": "promoted", "reject": "rejected", "wait": "waiting"}
-
 
 def versions(
     *,
@@ -193,14 +191,18 @@ def _contributors(report: "RoundReport") -> str:
     return f"{nodes}, new scaler" if report.outcome == "rescaled" else nodes
 
 
-def _spread(spread: "Spread | None") -> str | None:
-    return None if spread is None else f"{spread.worst:.3g}/{spread.median:.3g}/{spread.best:.3g}"
+def _spread(spread: "Spread | None") -> str:
+    from dl_mqtt_clients.dashboard.agreed import spread_words  # noqa: PLC0415 - costs `--help` otherwise
+
+    return spread_words(spread).replace(" ", "")  # one word: not broken into lines
 
 
 def _fate(trail: "Trail", report: "RoundReport") -> str:
     """Promoted or not and why; in production, newest."""
-    decision, _, why = report.promotion.partition(": ")
-    said = f"{WORDS.get(decision, decision)}: {why}" if why else WORDS.get(decision, decision) or "not judged yet"
+    from dl_mqtt_clients.dashboard.agreed import fate_of  # noqa: PLC0415 - costs `--help` otherwise
+
+    fate, why = fate_of(report)
+    said = f"{fate}: {why}" if fate else "not judged yet"
     marks = [
         mark
         for mark, manifest in (("IN PRODUCTION", trail.production), ("newest", trail.newest))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from dl_mqtt_clients.dashboard.agreed import fate_of
 from dl_mqtt_clients.dashboard.fleet import Fleet, printable
 from dl_mqtt_clients.wire.messages import RoundReport
 
@@ -19,6 +20,10 @@ def news(before: Fleet, after: Fleet) -> Iterator[str]:
 
 def describe_round(report: RoundReport) -> str:
     """`round 3 merged: 3 updates of 4,500 readings, loss 0.0123, AUROC 0.912, 1.8 s`."""
+    if report.outcome == "rescaled":
+        return f"version {report.number}: a new scaler, from the sums of {len(report.participants)} nodes"
+    if report.outcome == "returned":
+        return f"version {report.number}: back to the best one's weights"
     metrics = report.metrics
     words = (
         f"round {report.round} {report.outcome}: {len(report.participants)} updates of {metrics.examples:,} readings"
@@ -39,5 +44,10 @@ def _rounds(before: Fleet, after: Fleet) -> Iterator[str]:
         earlier = known.get((report.round, report.attempt))
         if earlier is None:
             yield describe_round(report)
-        elif earlier.metrics.auroc is None and report.metrics.auroc is not None:
+        fate, why = fate_of(report)
+        if fate and (earlier is None or fate != fate_of(earlier)[0]):
+            yield f"version {report.number} {fate}: {printable(why)}"
+        if earlier is None:
+            continue
+        if earlier.metrics.auroc is None and report.metrics.auroc is not None:
             yield f"version {report.number}: AUROC {report.metrics.auroc:.3f} on the predictors' labelled readings"

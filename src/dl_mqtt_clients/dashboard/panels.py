@@ -9,17 +9,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dl_mqtt_clients.dashboard.agreed import fate_of
 from dl_mqtt_clients.dashboard.charts import limits, line_chart, logarithms
 from dl_mqtt_clients.dashboard.fleet import Fleet, is_alive, printable
 from dl_mqtt_clients.dashboard.situation import Situation
-from dl_mqtt_clients.wire.messages import ManagerStatus, NodeStatus, RoundReport
+from dl_mqtt_clients.wire.messages import ManagerStatus, NodeStatus, RoundReport, Spread
 
-_BUSY: Final = frozenset({"fitting", "offering", "fetching", "collecting"})
+_BUSY: Final = frozenset({"fitting", "offering", "fetching", "collecting", "scaling"})
 _EDGE: Final = "bright_black"
+_STYLES: Final = {"merged": "", "rescaled": "cyan"}  # of a round's row
+_KINDS: Final = {"abandoned": "{} abandoned", "rescaled": "new scaler", "returned": "to the best"}
+_MARKS: Final = {
+    "promoted": Text("✓ in", style="green"),
+    "rejected": Text("✗ out", style="red"),
+    "waiting": Text("waits", style="dim"),
+}
 
 
 def _panel(content: RenderableType, title: str) -> Panel:
-    return Panel(content, title=f"[bold]{title}[/]", title_align="left", border_style=_EDGE, padding=(0, 1))
+    return Panel(content, title=Text(title, style="bold"), title_align="left", border_style=_EDGE, padding=(0, 1))
 
 
 # ---- nodes ----
@@ -42,14 +50,16 @@ def nodes_panel(fleet: Fleet) -> Panel:
         table.add_row(*_predictor_row(node, status))
     if not fleet.nodes and fleet.manager is None:
         return _panel(Text("Waiting for them to start …", style="dim"), "Nodes")
-    return _panel(table, "Nodes")
+    waits_for = printable(fleet.manager.detail) if fleet.manager and is_alive(fleet.manager) else ""
+    return _panel(table, f"Nodes; {waits_for}" if waits_for else "Nodes")
 
 
 def _manager_row(fleet: Fleet, status: ManagerStatus) -> list[RenderableType]:
     target = fleet.round.target_updates if fleet.round else 0
     updates = f"{len(fleet.receipts)}/{target} updates" if target and is_alive(status) else ""
     return [
-        _dot(status.state), Text("manager"), _state(status.state), _bar(fleet.round_done() if updates else None),
+        _dot(status.state), Text("manager"), _state(status.state),
+        _bar(fleet.round_done() if updates and status.state != "scaling" else None),
         Text(), Text(f"v{status.version}"), Text(updates),
     ]  # fmt: skip
 
@@ -115,7 +125,8 @@ def learning_panels(fleet: Fleet, situation: Situation, width: int, height: int,
     charts = Layout()
     halves = (height - height // 2, height // 2) if stacked else (height, height)
     widths = (width, width) if stacked else (width - width // 2, width // 2)
-    first = Layout(_auroc_chart(auroc, widths[0] - 4, halves[0] - 2, slots))
+    worst = next((r.metrics.auroc_spread for r in reversed(merged) if r.metrics.auroc_spread), None)
+    first = Layout(_auroc_chart(auroc, widths[0] - 4, halves[0] - 2, slots, worst=worst))
     second = Layout(_loss_chart(loss, widths[1] - 4, halves[1] - 2, slots))
     (charts.split_column if stacked else charts.split_row)(first, second)
     if not stacked:
@@ -124,11 +135,14 @@ def learning_panels(fleet: Fleet, situation: Situation, width: int, height: int,
     return charts
 
 
-def _auroc_chart(values: list[float | None], width: int, height: int, slots: int) -> Panel:
+def _auroc_chart(
+    values: list[float | None], width: int, height: int, slots: int, *, worst: Spread | None = None
+) -> Panel:
     known = [value for value in values if value is not None]
     low = min(0.5, *known) if known else 0.5
     lines = line_chart(values, width=width - 4, height=height, low=low, high=1.0, slots=slots)
     title = f"AUROC {known[-1]:.3f}" if known else "AUROC"
+    title += f", worst {worst.worst:.3f} on {worst.worst_node}" if worst else ""
     return _panel(_labelled(lines, f"{low:.1f}", "1.0", "green") if known else _nothing_yet(), title)
 
 
@@ -169,27 +183,36 @@ def _number(value: float) -> str:
 
 def rounds_panel(fleet: Fleet, rows: int) -> Panel:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
-    for name in ("round", "updates", "readings", "loss", "AUROC", "seconds"):
+    for name in ("round", "updates", "readings", "loss", "AUROC", "", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for report in reversed(fleet.rounds[-rows:] if rows > 0 else ()):
         table.add_row(*_round_row(report))
     if not fleet.rounds:
         return _panel(Text("The first one is open.", style="dim"), "Rounds")
-    return _panel(table, "Rounds")
+    return _panel(table, _rounds_title(fleet))
+
+
+def _rounds_title(fleet: Fleet) -> str:
+    """With what predictors use now."""
+    known = [r for r in fleet.rounds if r.threshold is not None and fate_of(r)[0] == "promoted"]
+    production = fleet.manager.production if fleet.manager else 0
+    now = next((r for r in reversed(known) if r.number == production), None)
+    return f"Rounds; v{production} in production, threshold {_number(now.threshold or 0.0)}" if now else "Rounds"
 
 
 def _round_row(report: RoundReport) -> list[Text]:
-    metrics, style = report.metrics, "" if report.outcome == "merged" else "yellow"
+    metrics, style = report.metrics, _STYLES.get(report.outcome, "yellow")
     left_out = f" of {len(report.participants) + len(report.left_out)}" if report.left_out else ""
     cells = [
-        str(report.round) if report.outcome == "merged" else f"{report.round} abandoned",
+        _KINDS.get(report.outcome, str(report.round)).format(report.round),
         f"{len(report.participants)}{left_out}",
         f"{metrics.examples:,}",
         "–" if metrics.loss is None else _number(metrics.loss),
         "–" if metrics.auroc is None else f"{metrics.auroc:.3f}",
         f"{report.seconds:.1f}",
     ]
-    return [Text(cell, style=style) for cell in cells]
+    shown = [Text(cell, style=style) for cell in cells]
+    return [*shown[:-1], _MARKS.get(fate_of(report)[0], Text()), shown[-1]]
 
 
 def anomalies_panel(fleet: Fleet, situation: Situation, rows: int) -> Panel:

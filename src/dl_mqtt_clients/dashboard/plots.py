@@ -6,11 +6,13 @@ matplotlib draws with stand-in colours, each of which becomes a CSS variable: `v
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+
+from dl_mqtt_clients.wire.messages import Spread
 
 mpl.use("svg")
 
@@ -41,7 +43,14 @@ _STYLE: Final[dict[str, Any]] = {
 Values = Sequence[float | None]
 
 
-def auroc_a_round(*, test: Values, reported: Values, central: float | None) -> str:
+class Marks(NamedTuple):
+    """Numbers of versions that the gate kept back, and of those that opened a lineage by a new scaler."""
+
+    rejected: Sequence[int]
+    rescaled: Sequence[int]
+
+
+def auroc_a_version(*, test: Values, reported: Values, central: float | None, marks: Marks | None = None) -> str:
     """AUROC of versions 0, 1, …: on the test part, and as predictors reported it while it ran."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(6.4, 3.4)
@@ -51,13 +60,14 @@ def auroc_a_round(*, test: Values, reported: Values, central: float | None) -> s
             axes.axhline(central, color=THIRD, linestyle=":", label="trained centrally")
         known = [value for value in (*test, *reported, central) if value is not None]
         axes.set_ylim(min([0.5, *known]) - 0.02, 1.02)
-        _rounds_axis(axes, len(test))
+        _mark(axes, test, marks)
+        _versions_axis(axes, len(test))
         axes.set_ylabel("AUROC")
         _legend(axes, "lower right")
         return _svg(figure, "auroc")
 
 
-def loss_a_round(*, test: Values, training: Values) -> str:
+def loss_a_version(*, test: Values, training: Values, marks: Marks | None = None) -> str:
     """Reconstruction error of versions 0, 1, …, on a logarithmic scale."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(6.4, 3.4)
@@ -65,10 +75,31 @@ def loss_a_round(*, test: Values, training: Values) -> str:
         _line(axes, training, SECOND, "s--", "trainers' readings, while fitting")
         if any(value is not None and value > 0 for value in (*test, *training)):
             axes.set_yscale("log")
-        _rounds_axis(axes, len(test))
+        _mark(axes, test, marks)
+        _versions_axis(axes, len(test))
         axes.set_ylabel("mean squared error")
         _legend(axes, "upper right")
         return _svg(figure, "loss")
+
+
+def spread_a_version(spreads: Sequence[Spread | None], *, marks: Marks | None = None) -> str:
+    """Losses on the nodes' held-out readings, versions 0, 1, …: best to worst node in medians."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(13.0, 2.8)
+        known = [(place, spread) for place, spread in enumerate(spreads) if spread is not None and spread.median > 0]
+        name: str | None = "from the best node to the worst, which is named"
+        for place, spread in known:
+            ends = spread.best / spread.median, spread.worst / spread.median
+            axes.plot([place] * 2, ends, "_-", color=FIRST, linewidth=6, markersize=14, alpha=0.5, label=name)
+            axes.text(place, ends[1], f"{spread.worst_node}\n", ha="center", va="center", fontsize=9, color=MUTED)
+            name = None
+        axes.axhline(1.0, color=MUTED, linewidth=1.2, label="the median node")
+        _mark(axes, [None if spread is None else 1.0 for spread in spreads], marks)
+        axes.margins(y=0.25)
+        _versions_axis(axes, len(spreads))
+        axes.set_ylabel("times the median loss")
+        figure.legend(loc="outside upper right", ncols=4)
+        return _svg(figure, "spread")
 
 
 def score_distributions(
@@ -131,10 +162,24 @@ def _legend(axes: Any, place: str) -> None:
         axes.legend(loc=place)
 
 
-def _rounds_axis(axes: Any, count: int) -> None:
+def _mark(axes: Any, values: Values, marks: Marks | None) -> None:
+    if marks is None:
+        return
+    places = [place for place in marks.rejected if values[place] is not None]
+    if places:
+        axes.plot(
+            places, [values[place] for place in places], "X", color=SECOND, markersize=10, linestyle="none", zorder=5,
+            label="rejected: never in production",
+        )  # fmt: skip
+    for number, place in enumerate(marks.rescaled):
+        axes.axvline(place, color=MUTED, linestyle=":", linewidth=1.2, label=None if number else "a new scaler")
+
+
+def _versions_axis(axes: Any, count: int) -> None:
     step = max(1, count // 12)
     axes.set_xticks(range(0, count, step))
-    axes.set_xlabel("round (0: the base model)")
+    axes.set_xlim(-0.5, max(count, 1) - 0.5)
+    axes.set_xlabel("version (0: the base model)")
 
 
 def _log_edges(scores: np.ndarray, bins: int) -> np.ndarray:

@@ -11,8 +11,10 @@ import numpy as np
 
 from dl_mqtt_clients.aggregation.files import write_atomically
 from dl_mqtt_clients.config import Settings
+from dl_mqtt_clients.dashboard.agreed import fate_of, made
 from dl_mqtt_clients.dashboard.comparison import Measured
-from dl_mqtt_clients.wire.messages import RoundReport
+from dl_mqtt_clients.dashboard.rows import ROUND_COLUMNS, agreed_rows, digits, model_row, round_row, short
+from dl_mqtt_clients.wire.messages import Metrics, RoundReport
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -30,7 +32,7 @@ class Results:
     rounds: tuple[RoundReport, ...]  # every attempt, oldest first
     threshold: float | None
     models: tuple[Measured, ...]  # base, federated, trained centrally
-    by_version: tuple[Measured, ...]  # the federated model after each round
+    by_version: Mapping[int, Measured]  # the federated model, by the version's number
     labels: np.ndarray  # [n], of the test part: 0 normal, > 0 anomalous, -1 unknown
     seconds: float
 
@@ -64,10 +66,14 @@ def _content(results: Results) -> Mapping[str, Any]:
         "lead": results.lead,
         "figures": _figures(results),
         "test_rows": f"{len(results.labels):,}",
-        "models": [_row(model) for model in results.models],
+        "models": [model_row(model) for model in results.models],
         **_plots(results),
         "verdicts": _verdicts(results),
-        "rounds": [_round_row(report) for report in results.rounds],
+        "agreed": agreed_rows(
+            results.rounds, threshold=results.threshold, quantile=results.settings.threshold.quantile
+        ),
+        "round_columns": ROUND_COLUMNS,
+        "rounds": [round_row(report) for report in results.rounds],
         "settings": changed_settings(results.settings),
         "footer": f"dl-mqtt-clients {version('dl-mqtt-clients')}, {_now()}",
     }
@@ -78,36 +84,18 @@ def _figures(results: Results) -> list[dict[str, str]]:
     used = sum(report.metrics.examples for report in results.merged)
     updates = sum(len(report.participants) for report in results.merged)
     pairs = [
-        (_digits(base.auroc), "AUROC of the base model"),
-        (_digits(federated.auroc), "AUROC after the last round"),
-        (f"{len(results.merged):,}", "rounds"),
+        (digits(base.auroc), "AUROC of the base model"),
+        (digits(federated.auroc), "AUROC of the model in production"),
         (f"{updates:,}", "updates merged"),
+        (f"{_promoted(results)} of {len(made(results.rounds))}", "versions promoted"),
         (f"{used:,}", "readings used in fits"),
         (f"{results.seconds:.0f} s", "in all"),
     ]
     return [{"value": value, "name": name} for value, name in pairs]
 
 
-def _row(model: Measured) -> dict[str, str]:
-    return {
-        "name": model.name,
-        "auroc": _digits(model.auroc),
-        "average_precision": _digits(model.average_precision),
-        "loss": _short(model.loss),
-    }
-
-
-def _round_row(report: RoundReport) -> list[str]:
-    name = str(report.round) if report.outcome == "merged" else f"{report.round} (attempt {report.attempt}: abandoned)"
-    return [
-        name,
-        f"{len(report.participants)}",
-        f"{report.metrics.examples:,}",
-        _short(report.metrics.loss),
-        _digits(report.metrics.auroc),
-        _short(report.threshold),
-        f"{report.seconds:.1f}",
-    ]
+def _promoted(results: Results) -> int:
+    return sum(fate_of(report)[0] == "promoted" for report in results.rounds)
 
 
 def _plots(results: Results) -> dict[str, "Markup"]:
@@ -115,25 +103,44 @@ def _plots(results: Results) -> dict[str, "Markup"]:
 
     from dl_mqtt_clients.dashboard import plots  # noqa: PLC0415 - matplotlib takes its time
 
-    base, federated, *others = results.models
+    base, federated = results.models[:2]
     merged = results.merged
     nodes, examples = who_took_part(merged)
     drawn = {
-        "auroc_plot": plots.auroc_a_round(
-            test=[base.auroc, *(model.auroc for model in results.by_version)],
-            reported=[None, *(report.metrics.auroc for report in merged)],
-            central=others[0].auroc if others else None,
-        ),
-        "loss_plot": plots.loss_a_round(
-            test=[base.loss, *(model.loss for model in results.by_version)],
-            training=[None, *(report.metrics.loss for report in merged)],
-        ),
+        **_version_plots(results),
         "scores_plot": plots.score_distributions(
             base.scores, federated.scores, results.labels, threshold=results.threshold
         ),
         "participation_plot": plots.participation(nodes, [report.round for report in merged], examples),
     }
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - our own drawing
+
+
+def _version_plots(results: Results) -> dict[str, str]:
+    from dl_mqtt_clients.dashboard import plots  # noqa: PLC0415 - matplotlib takes its time
+
+    base, _, *others = results.models
+    tested = {0: base, **results.by_version}
+    reports = {report.number: report for report in made(results.rounds)}
+    numbers = range(max(tested.keys() | reports.keys()) + 1)
+    models = [tested.get(number) for number in numbers]
+    found = [reports[number].metrics if number in reports else Metrics() for number in numbers]
+    rejected = [number for number, report in reports.items() if fate_of(report)[0] == "rejected"]
+    marks = plots.Marks(rejected, [number for number, report in reports.items() if report.outcome == "rescaled"])
+    return {
+        "auroc_plot": plots.auroc_a_version(
+            test=[None if model is None else model.auroc for model in models],
+            reported=[metrics.auroc for metrics in found],
+            central=others[0].auroc if others else None,
+            marks=marks,
+        ),
+        "loss_plot": plots.loss_a_version(
+            test=[None if model is None else model.loss for model in models],
+            training=[metrics.loss for metrics in found],
+            marks=marks,
+        ),
+        "spread_plot": plots.spread_a_version([metrics.loss_spread for metrics in found], marks=marks),
+    }
 
 
 def who_took_part(merged: Sequence[RoundReport]) -> tuple[list[str], np.ndarray]:
@@ -154,7 +161,7 @@ def _verdicts(results: Results) -> str:
     federated = results.models[1]
     quantile = results.settings.threshold.quantile
     words = (
-        f"The threshold, {_short(results.threshold)}, is the {quantile:.0%} quantile of the trainers’ held-out scores."
+        f"The threshold, {short(results.threshold)}, is the {quantile:.0%} quantile of the trainers’ held-out scores."
     )
     above = federated.scores > results.threshold
     parts = [
@@ -182,11 +189,3 @@ def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str
 
 def _now() -> str:
     return f"{dt.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-
-
-def _digits(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _short(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
