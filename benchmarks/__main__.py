@@ -25,6 +25,7 @@ NAMES = (
     "poisoning",
     "codecs",
     "strategies",
+    "clean_windows",
 )
 SLOW = ("fleet", "chaos")
 FOLDER = Path("artifacts/bench")

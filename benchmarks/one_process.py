@@ -34,6 +34,10 @@ class Node:
     claims: int = 0  # examples it says it has; 0: the truth
 
 
+# node, base of the fit -> which of its readings it trains on
+Window = Callable[[Node, Sequence[np.ndarray]], np.ndarray]
+
+
 @dataclass
 class Course:
     """What a run came to."""
@@ -56,9 +60,10 @@ def run(
     rounds: int = 20,
     seed: int = SEED,
     marks: Sequence[int] = (),
+    window: Window = lambda node, _weights: node.x,
 ) -> Course:
     """`rounds` rounds of all nodes, one epoch each, measured after the `marks` too; same arguments, same bits."""
-    federation = _Federation(nodes, strategy, codec, seed)
+    federation = _Federation(nodes, strategy, codec, seed, window)
     for number in range(rounds):
         federation.round(number)
         if number + 1 in marks:
@@ -119,14 +124,14 @@ def auroc_of(weights: Sequence[np.ndarray], seed: int = SEED) -> float:
 
 
 class _Federation:
-    def __init__(self, nodes: Sequence[Node], strategy: str, codec: str, seed: int) -> None:
+    def __init__(self, nodes: Sequence[Node], strategy: str, codec: str, seed: int, window: Window) -> None:
         from dl_mqtt_clients.aggregation.strategies import read_strategy
         from dl_mqtt_clients.wire.codecs import as_changes
         from dl_mqtt_clients.wire.codecs import codec as codec_of
         from dl_mqtt_clients.wire.weights import update_positions
 
         self.course = Course()
-        self._nodes, self._seed = nodes, seed
+        self._nodes, self._seed, self._window = nodes, seed, window
         self._strategy, self._codec = read_strategy(strategy), codec_of(codec)
         self._variables = model(seed).variables
         self._positions = update_positions(self._variables)
@@ -173,7 +178,8 @@ class _Federation:
 
         seed, training = self._fit_seed(node, number), Training()
         try:
-            result = fit(model(self._seed), self.weights, node.x, None, training=training, seed=seed)
+            x = self._window(node, self.weights)
+            result = fit(model(self._seed), self.weights, x, None, training=training, seed=seed)
         except ModelError:
             self.course.untrained += 1
             return None
