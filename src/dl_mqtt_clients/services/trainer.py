@@ -20,7 +20,7 @@ from dl_mqtt_clients.services.clean_window import CleanWindow
 from dl_mqtt_clients.services.describing import Describing
 from dl_mqtt_clients.services.drift_watch import DriftWatch
 from dl_mqtt_clients.services.evaluating import Evaluating
-from dl_mqtt_clients.services.fetch import NEEDED, Blobs
+from dl_mqtt_clients.services.fetch import Blobs
 from dl_mqtt_clients.services.from_settings import training, with_brokers
 from dl_mqtt_clients.services.held_readings import HeldReadings
 from dl_mqtt_clients.services.loop import FATAL
@@ -28,6 +28,7 @@ from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.offering import Offering
 from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.own_values import PERSONAL, RESIDUAL, personal_positions
+from dl_mqtt_clients.services.runtime import KerasRuntime
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
 from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
@@ -47,12 +48,12 @@ DRIFT_EVERY_S: Final = 30.0
 JUDGE_EVERY: Final = 256  # readings, while they drift
 
 
-class Trainer(Node):
+class Trainer(Node["FederatedModel"]):
     """Learns from its stream. With `readings` (and `labels`) it learns from these arrays instead of a stream."""
 
     role: ClassVar[Role] = "trainer"
     stage: ClassVar[Stage] = "global"
-    blobs: ClassVar[Sequence[str]] = (*NEEDED, "frozen", "best")
+    blobs: ClassVar[Sequence[str]] = ("weights", "frozen", "best")
 
     def __init__(
         self,
@@ -65,7 +66,8 @@ class Trainer(Node):
         labels: np.ndarray | None = None,
     ) -> None:
         settings = with_brokers(settings, broker, data_broker)
-        super().__init__(settings.replace(**{"node.id": node_id}) if node_id else settings)
+        settings = settings.replace(**{"node.id": node_id}) if node_id else settings
+        super().__init__(settings, KerasRuntime(settings))
         self._held = HeldReadings(
             self.settings, folder=self.folder, readings=readings, labels=labels, on_problem=self._note_problem
         )
