@@ -41,6 +41,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     scaler: Literal["given", "agreed", "wanted"] = "given"  # wanted: a new one is to be agreed on
     released: int = 0  # how often an operator has said that what comes now is normal
     recent: dict[str, str] = {}  # node -> hash of its last update in a merged round: the same offer, the same receipt
+    controls: dict[str, str] = {}  # lineage -> blob with the sum of its nodes' controls (SCAFFOLD); one at most
     strategy: str = ""  # how the last round was merged
     strategy_state: str | None = None  # blob with what that strategy keeps from round to round
 
@@ -57,6 +58,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_delta: float
     max_examples: int
     max_updates: int
+    objective: str | None = None  # of the local fits; None: as the settings say
 
 
 class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +142,7 @@ class Store:
         needed = {b.sha256 for p in self._versions.glob("*.json") for b in self._blobs_of(p)}
         for stage in stages:
             needed |= {b.sha256 for b in stage.blobs.values()} if stage else set()
-        needed.add(self.stages.strategy_state or "")
+        needed |= {self.stages.strategy_state or "", *self.stages.controls.values()}
         for file in self._blobs.iterdir():
             if file.name not in needed:
                 file.unlink(missing_ok=True)

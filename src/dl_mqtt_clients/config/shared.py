@@ -197,7 +197,8 @@ class TrainingSettings(Section):
     )
     objective: Text = Field(
         default="",
-        description="What a local fit minimises beside the loss: FedProx(mu=0.01) stays near the base; empty: nothing.",
+        description="What a local fit does beside the model's own loss: FedProx(mu=0.01) stays near the base, SCAFFOLD "
+        "corrects each step by where all nodes go (with SGD, in mode sync); empty: nothing.",
     )
     window: Positive = Field(default=10_000, description="Newest readings that a fit uses at most.")
     min_readings: Positive = Field(default=256, description="Readings a node must hold to take part.")

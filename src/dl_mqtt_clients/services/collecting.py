@@ -3,6 +3,7 @@
 The round engine decides; this class carries its decisions out: replies, files, the running sum.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +14,22 @@ import msgspec
 import numpy as np
 
 from dl_mqtt_clients.aggregation import rounds as engine
+from dl_mqtt_clients.aggregation.controls import ControlChange, summed
 from dl_mqtt_clients.aggregation.mapped import give_back, mappings
 from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
 from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Strategy, Update, read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
 from dl_mqtt_clients.services.clock import now_text
+from dl_mqtt_clients.services.from_settings import has_controls
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.uploads import Uploads
 from dl_mqtt_clients.services.versions import Versions
 from dl_mqtt_clients.wire.codecs import as_changes, codec
+from dl_mqtt_clients.wire.controls import with_controls
 from dl_mqtt_clients.wire.messages import Metrics, Offer, Participant, Reply, Round, RoundReport, Training
 from dl_mqtt_clients.wire.topics import NodeTopic
+from dl_mqtt_clients.wire.weights import update_positions
 
 log = logging.getLogger(__name__)
 
@@ -64,18 +69,24 @@ class Collector:
         self.open_round = msgspec.structs.replace(open_round, rules=rules)
         self._strategy = self._read(rules.strategy)
         self._codec = codec(rules.codec)
+        if rules.objective is not None:
+            self._training = msgspec.structs.replace(training, objective=rules.objective)
+        self._has_controls = has_controls(self._training.objective)
+        self._variables = with_controls(versions.variables) if self._has_controls else versions.variables
+        self._travelling = len(versions.update_positions)  # arrays of an update, before its controls
         self._lineage = versions.current.lineage
         plan = self._plan(versions, store.stages.recent, rules)
         self._spool = store.write_open_round(self.open_round)
         store.drop_spools(but=self._spool)
         self._uploads = Uploads(
             self._spool,
-            versions.variables,
+            self._variables,
             codec=self._codec,
             chunk_bytes=settings.transfer.chunk_bytes,
             max_delta=rules.max_delta,
         )
         self._opened_at = time.monotonic()
+        self._max_delta = rules.max_delta
         self._aggregator = Aggregator(
             self._strategy,
             versions.variables,
@@ -188,8 +199,9 @@ class Collector:
         return self.open_round.rules.strategy if self.open_round.rules else ""
 
     def merged(self) -> Merged:
-        """What the strategy makes of all that was accepted."""
-        return self._aggregator.result(self._dense_updates() if self._aggregator.needs_updates else ())
+        """What the strategy makes of all that was accepted, and what came beside it."""
+        merged = self._aggregator.result(self._dense_updates() if self._aggregator.needs_updates else ())
+        return dataclasses.replace(merged, controls=self._controls())
 
     def announcement(self, *, generation: int, number: int, phase: str) -> Round:
         """`deadline_s` of it is what is left."""
@@ -284,11 +296,12 @@ class Collector:
             max_delta=rounds.max_delta,
             max_examples=rounds.max_examples or self._training.window * self._training.epochs,
             max_updates=max(rounds.target_updates, 1000),
+            objective=self._training.objective,
         )
 
     def _plan(self, versions: Versions, recent: dict[str, str], rules: Rules) -> engine.RoundPlan:
         rounds, transfer, open_round = self._settings.rounds, self._settings.transfer, self.open_round
-        smallest, largest = self._codec.size_range(as_changes(versions.variables), versions.update_positions)
+        smallest, largest = self._codec.size_range(as_changes(self._variables), update_positions(self._variables))
         is_async = rounds.mode == "async"
         return engine.RoundPlan(
             round=open_round.round,
@@ -318,7 +331,7 @@ class Collector:
         """What was accepted before a crash. StateError when that is no longer what was accepted."""
         try:
             for entry, data in self._spool.updates():
-                self._aggregator.add(_update(entry.accepted(), self._uploads.read(data)))
+                self._aggregator.add(self._update(entry.accepted(), self._uploads.read(data)))
         except (TransferError, RefusedError) as error:
             hint = "remove this folder to begin the round again"
             raise StateError(f"{self._spool.folder}: an accepted update is damaged: {error} ({hint})") from error
@@ -330,7 +343,26 @@ class Collector:
             if self._codec.scheme is not None and not self._strategy.is_linear:
                 arrays = self._spool.on_disk(number, arrays)
             give_back(mappings([data]))  # read once for the check; a reduction reads it again, a block at a time
-            yield _update(entry.accepted(), arrays)
+            yield self._update(entry.accepted(), arrays)
+
+    def _update(self, accepted: engine.Accepted, arrays: Sequence[np.ndarray]) -> Update:
+        return Update(
+            node=accepted.node,
+            arrays=arrays[: self._travelling],
+            examples=accepted.examples,
+            staleness=accepted.staleness,
+            steps=accepted.steps,
+        )
+
+    def _controls(self) -> ControlChange | None:
+        """Read again, at the end: they need no memory until then."""
+        if not self._has_controls:
+            return None
+        changes = (self._uploads.read(data)[self._travelling :] for _, data in self._spool.updates())
+        shapes = [tuple(v.shape) for v in self._variables if v.role == "trainable"]
+        total = summed(changes, shapes[: len(shapes) // 2], limit=self._max_delta)
+        known = len(self._settings.federation.nodes) or len(self._roster.live_trainers())
+        return ControlChange(total, nodes=max(known, len(self._round.accepted)))
 
     def _carry_out(self, decisions: Sequence[engine.Decision]) -> None:
         for decision in decisions:
@@ -365,7 +397,7 @@ class Collector:
         offer = self._uploads.offer(node)
         accepted = self._round.would_be(node, offer)
         try:
-            update = _update(accepted, self._uploads.check(node))
+            update = self._update(accepted, self._uploads.check(node))
             checked = self._aggregator.check(update, before=[c for _, c in self._verified.values()])
         except (TransferError, RefusedError) as error:
             self._carry_out(self._round.rejected(node, str(error)))
@@ -391,13 +423,3 @@ class Collector:
             reason=reason[:2000],
         )
         self._send(node, reply)
-
-
-def _update(accepted: engine.Accepted, arrays: Sequence[np.ndarray]) -> Update:
-    return Update(
-        node=accepted.node,
-        arrays=arrays,
-        examples=accepted.examples,
-        staleness=accepted.staleness,
-        steps=accepted.steps,
-    )

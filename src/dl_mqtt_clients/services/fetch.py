@@ -8,6 +8,7 @@ from typing import Final
 from dl_mqtt_clients.errors import TransferError
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.transport.base import Delivery, Transport
+from dl_mqtt_clients.wire.controls import control_variables
 from dl_mqtt_clients.wire.messages import Blob, Manifest
 from dl_mqtt_clients.wire.topics import Topics
 from dl_mqtt_clients.wire.transfer import Download
@@ -169,8 +170,10 @@ def check_sizes(manifest: Manifest, *, stage: str, max_parameters: int, descript
     announced = manifest.blobs[description].bytes
     if announced > MAX_DESCRIPTION_BYTES:
         raise TransferError(f"{description}: expected at most {MAX_DESCRIPTION_BYTES} bytes. Announced: {announced}")
-    for name, positions in blob_positions(manifest.variables, manifest.blobs).items():
-        size, header = nbytes([manifest.variables[p] for p in positions]), header_limit(len(positions))
+    places = blob_positions(manifest.variables, manifest.blobs)
+    held = {name: [manifest.variables[p] for p in positions] for name, positions in places.items()}
+    for name, variables in (held | {"controls": control_variables(manifest.variables)}).items():
+        size, header = nbytes(variables), header_limit(len(variables))
         announced = manifest.blobs[name].bytes if name in manifest.blobs else size
         if not size <= announced <= size + header + 8:
             raise TransferError(f"{name}: expected {size} to {size + header + 8} bytes. Announced: {announced}")

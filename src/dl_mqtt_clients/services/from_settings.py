@@ -84,9 +84,7 @@ def check_rules(settings: Settings) -> None:
         read_strategy(settings.rounds.strategy, folders=[Path(settings.rounds.rules_folder)])
     except ConfigurationError as error:
         mistakes += error.mistakes
-    if not _is_local(settings.training.objective):
-        received = settings.training.objective
-        mistakes.append(f"training.objective: expected FedProx(mu=…) or nothing. Received: {received!r}")
+    mistakes += _objective_mistakes(settings)
     if not is_known(settings.transfer.codec):
         expected, received = ", ".join(CODECS), settings.transfer.codec
         mistakes.append(f"transfer.codec: expected one of {expected}. Received: {received!r}")
@@ -94,12 +92,18 @@ def check_rules(settings: Settings) -> None:
         raise ConfigurationError(mistakes)
 
 
-def _is_local(objective: str) -> bool:
-    """Whether a node can follow it alone; SCAFFOLD's controls do not travel yet."""
+def has_controls(objective: str) -> bool:
+    """Whether a control travels beside each update. ModelError when it is no objective."""
+    return isinstance(parse_objective(objective), Scaffold)
+
+
+def _objective_mistakes(settings: Settings) -> list[str]:
     try:
-        return not isinstance(parse_objective(objective), Scaffold)
-    except ModelError:
-        return False
+        if has_controls(settings.training.objective) and settings.rounds.mode != "sync":
+            return [f"training.objective: expected rounds.mode sync with SCAFFOLD. Received: {settings.rounds.mode}"]
+    except ModelError as error:
+        return [f"training.{error}"]
+    return []
 
 
 def use_backend_of(settings: Settings) -> str:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PERSONAL: Final = "personal"
 RESIDUAL: Final = "residual"
+CONTROL: Final = "control"  # SCAFFOLD's c_i
 LOOK_EVERY_S: Final = 1.0  # for newer values, at most
 
 

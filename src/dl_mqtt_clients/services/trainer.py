@@ -21,23 +21,26 @@ from dl_mqtt_clients.services.describing import Describing
 from dl_mqtt_clients.services.drift_watch import DriftWatch
 from dl_mqtt_clients.services.evaluating import Evaluating
 from dl_mqtt_clients.services.fetch import Blobs
-from dl_mqtt_clients.services.from_settings import training, with_brokers
+from dl_mqtt_clients.services.from_settings import has_controls, training, with_brokers
 from dl_mqtt_clients.services.held_readings import HeldReadings
 from dl_mqtt_clients.services.loop import FATAL
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.offering import Offering
 from dl_mqtt_clients.services.outbox import Outbox
-from dl_mqtt_clients.services.own_values import PERSONAL, RESIDUAL, personal_positions
+from dl_mqtt_clients.services.packing import own_control, pack
 from dl_mqtt_clients.services.runtime import KerasRuntime
 from dl_mqtt_clients.services.stream import ReadingStream
 from dl_mqtt_clients.transport.base import Delivery
-from dl_mqtt_clients.wire.codecs import as_changes, codec, is_known
+from dl_mqtt_clients.wire.codecs import is_known
+from dl_mqtt_clients.wire.controls import control_positions, with_controls
 from dl_mqtt_clients.wire.feature_sums import FeatureReport
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Readings, Reply, Round, Statistics, decode
 from dl_mqtt_clients.wire.topics import Role, Stage
-from dl_mqtt_clients.wire.weights import encode, join, update_positions
+from dl_mqtt_clients.wire.weights import decode as decode_weights
+from dl_mqtt_clients.wire.weights import join
 
 if TYPE_CHECKING:
+    from dl_mqtt_clients.learning.controls import Controls
     from dl_mqtt_clients.learning.fit import FitResult
     from dl_mqtt_clients.learning.model import FederatedModel
 
@@ -53,7 +56,7 @@ class Trainer(Node["FederatedModel"]):
 
     role: ClassVar[Role] = "trainer"
     stage: ClassVar[Stage] = "global"
-    blobs: ClassVar[Sequence[str]] = ("weights", "frozen", "best")
+    blobs: ClassVar[Sequence[str]] = ("weights", "frozen", "best", "controls")
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Trainer(Node["FederatedModel"]):
         )
         self._announced: Round | None = None
         self._weights: Sequence[np.ndarray] = ()
+        self._control: Sequence[np.ndarray] | None = None  # SCAFFOLD's c, of all nodes
         self._best: Sequence[np.ndarray] | None = None  # of the best version before this one
         self._fitting = False
         self._progress = 0.0
@@ -168,6 +172,12 @@ class Trainer(Node["FederatedModel"]):
     def _take(self, manifest: Manifest, blobs: Blobs) -> None:
         super()._take(manifest, blobs)
         self._best = join(blobs, manifest.variables, version="best") if "best" in blobs else None
+        variables = manifest.variables
+        self._control = (
+            decode_weights(blobs["controls"], with_controls(variables), control_positions(variables))
+            if "controls" in blobs
+            else None
+        )
 
     def _adopted(self, weights: Sequence[np.ndarray]) -> None:
         self._weights = weights
@@ -224,9 +234,9 @@ class Trainer(Node["FederatedModel"]):
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         """With the version held. ModelError when there is none."""
-        if self.model is None:
+        if self.model is None or self.manifest is None:
             raise ModelError("model: expected one. Received: none yet")
-        self.model.set_weights(self._weights)
+        self.model.set_weights(self._outbox.own.put_into(self._weights, self.manifest))
         return self.model.scores(x)
 
     def _look_for_drift(self) -> None:
@@ -318,6 +328,7 @@ class Trainer(Node["FederatedModel"]):
                 training=announced.training,
                 seed=seed,
                 on_batch=go_on,
+                controls=self._controls(announced, manifest),
                 max_steps=self.settings.node.max_steps or None,
             )
             if result.stopped or not self._still_counts(announced):
@@ -334,27 +345,26 @@ class Trainer(Node["FederatedModel"]):
             return
         self._offering.offer()
 
+    def _controls(self, announced: Round, manifest: Manifest) -> "Controls | None":
+        """(c, c_i), when the objective is SCAFFOLD."""
+        if not has_controls(announced.training.objective):
+            return None
+        own = own_control(self._outbox.own, manifest)
+        return self._control or [np.zeros_like(c_i) for c_i in own], own
+
     def _store(
         self, announced: Round, manifest: Manifest, base: Sequence[np.ndarray], result: "FitResult", *, used: int
     ) -> None:
-        positions = update_positions(manifest.variables)
-        variables = as_changes(manifest.variables)
-        change = [np.asarray(result.weights[p], "float32") - np.asarray(base[p], "float32") for p in positions]
-        before = self._outbox.own.read(RESIDUAL, manifest, variables, positions)
-        encoded = codec(announced.codec).encode(
-            change,
-            variables,
-            positions,
+        data, own = pack(
+            result,
+            base,
+            manifest=manifest,
+            own=self._outbox.own,
+            codec_name=announced.codec,
             seed=fit_seed(announced.seed, round_number=announced.round, attempt=announced.attempt, node=self.node_id),
-            residual=before,
         )
-        own = _own_values(manifest, result)
-        if encoded.residual is not None:
-            own[RESIDUAL] = encode(encoded.residual, positions)
-        elif before is not None:
-            own[RESIDUAL] = b""
         self._outbox.store(
-            encoded.data,
+            data,
             announced,
             result=result,
             new_readings=self._new_readings(),
@@ -434,9 +444,3 @@ class Trainer(Node["FederatedModel"]):
             accepted=self._offering.accepted,
             refused=self._offering.refused,
         )
-
-
-def _own_values(manifest: Manifest, result: "FitResult") -> dict[str, bytes]:
-    """What stays here of a fit."""
-    positions = personal_positions(manifest)
-    return {PERSONAL: encode([result.weights[p] for p in positions], positions)} if positions else {}

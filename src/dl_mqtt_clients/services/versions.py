@@ -12,16 +12,18 @@ import msgspec
 import numpy as np
 from safetensors.numpy import load, save
 
+from dl_mqtt_clients.aggregation.controls import ControlChange, control_of_all
 from dl_mqtt_clients.aggregation.files import write_json
 from dl_mqtt_clients.aggregation.scaler import Scaler
 from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.aggregation.strategies import Merged
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
-from dl_mqtt_clients.services.from_settings import use_backend_of
+from dl_mqtt_clients.services.from_settings import has_controls, use_backend_of
 from dl_mqtt_clients.services.graph_blob import checked_graph
+from dl_mqtt_clients.wire.controls import control_positions
 from dl_mqtt_clients.wire.messages import Blob, Manifest, Metrics, Variable
-from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, mark_personal, update_positions
+from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, key, mark_personal, update_positions
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
@@ -58,6 +60,7 @@ class Versions:
             self._begin(given)
         else:
             self._resume(current, given)
+        self._check_objective()
         if settings.model.onnx and "onnx" not in self.current.blobs:
             self._add_graph()
         self.update_positions = update_positions(self.variables)
@@ -153,6 +156,7 @@ class Versions:
             weights[position] = np.empty_like(base)  # added in float64, but not with copies of all of it in float64
             np.add(base, change, out=weights[position], dtype=np.float64, casting="unsafe")
         strategy_state = self._store.put_blob(save(merged.state)) if merged.state else None
+        beside, kept = self._with_controls(merged.controls)
         del merged  # two models in float64, before the next copy is made
         self._reachable = {m.version: m for m in self.published()}
         before = self.current
@@ -160,8 +164,9 @@ class Versions:
             weights,
             msgspec.structs.replace(
                 before, number=before.number + 1, round=round_number, base=before.version,
-                threshold=None, metrics=metrics, **self._best_of(before),
+                threshold=None, metrics=metrics, **self._best_of(before, beside),
             ),
+            controls=kept,
             recent=dict(list((self._store.stages.recent | updates).items())[-_RECENT:]),
             strategy=strategy,
             strategy_state=strategy_state,
@@ -199,7 +204,7 @@ class Versions:
         self._reachable = {m.version: m for m in self.published()}
         like = msgspec.structs.replace(
             before, number=before.number + 1, base=before.version, threshold=None, metrics=best.metrics,
-            **self._best_of(before),
+            **self._best_of(before, {name: blob for name, blob in before.blobs.items() if name == "controls"}),
         )  # fmt: skip
         self._write(weights, like, strategy="", strategy_state=None)
         self._weights = weights
@@ -238,9 +243,23 @@ class Versions:
             msgspec.structs.replace(stages, serial=production.serial, production=production, best=best)
         )
 
-    def _best_of(self, before: Manifest) -> dict[str, Any]:
-        """What a manifest says of the best version of its lineage."""
-        best, blobs = self.best, {name: blob for name, blob in before.blobs.items() if name != "best"}
+    def _with_controls(self, change: ControlChange | None) -> tuple[dict[str, Blob], dict[str, str]]:
+        """The control of all as a blob of the next manifest, and the sum behind it, by lineage."""
+        lineage, controls = self.current.lineage, self._store.stages.controls
+        if change is None:
+            return {}, controls  # nodes keep theirs as well, should it be wanted again
+        total, name = change.total, controls.get(lineage)
+        if name is not None:
+            held = load(self._store.blob(name))
+            total = [held[key(i)] + part for i, part in enumerate(total)]
+        data = encode(control_of_all(total, change.nodes), control_positions(self.variables))
+        return {"controls": self._blob(self._store.put_blob(data), len(data))}, {
+            lineage: self._store.put_blob(encode(total))
+        }
+
+    def _best_of(self, before: Manifest, beside: Mapping[str, Blob]) -> dict[str, Any]:
+        """What a manifest says of the best version of its lineage, and what else only trainers need."""
+        best, blobs = self.best, {**_alone(before).blobs, **beside}
         if best is None or best.lineage != before.lineage:
             return {"best": None, "blobs": blobs}
         return {"best": best.version, "blobs": {**blobs, "best": best.blobs["weights"]}}
@@ -268,6 +287,18 @@ class Versions:
         try:
             if text:
                 make_optimizer(text, {})
+        except ModelError as error:
+            raise ConfigurationError([f"training.{error}"]) from error
+
+    def _check_objective(self) -> None:
+        """ConfigurationError when the steps of the model's or the settings' optimizer are none for SCAFFOLD."""
+        from dl_mqtt_clients.learning.controls import momentum_of  # noqa: PLC0415 - imports Keras
+        from dl_mqtt_clients.learning.optimizers import make_optimizer  # noqa: PLC0415 - imports Keras
+
+        text = self._settings.training.optimizer
+        try:
+            if has_controls(self._settings.training.objective):
+                momentum_of(make_optimizer(text, {}) if text else self._model.core.optimizer)
         except ModelError as error:
             raise ConfigurationError([f"training.{error}"]) from error
 
@@ -410,8 +441,8 @@ def _unchanging(blobs: Mapping[str, Blob]) -> list[str]:
 
 
 def _alone(manifest: Manifest) -> Manifest:
-    """Without what only its comparison with another version needs."""
-    blobs = {name: blob for name, blob in manifest.blobs.items() if name != "best"}
+    """Without what only trainers need: its comparison with another version, the control of all."""
+    blobs = {name: blob for name, blob in manifest.blobs.items() if name not in ("best", "controls")}
     return msgspec.structs.replace(manifest, best=None, blobs=blobs)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dl_mqtt_clients.aggregation.controls import ControlChange
 from dl_mqtt_clients.aggregation.fixed_point import RunningSum, scale_bits
 from dl_mqtt_clients.aggregation.strategies.layout import Layout
 from dl_mqtt_clients.aggregation.strategies.norms import global_norm, is_finite
@@ -42,6 +43,7 @@ class Merged:
     change: list[np.ndarray]  # float64, one a travelling position: add it to the version
     state: dict[str, np.ndarray]  # to be kept for the next round
     weights: dict[str, float]  # by node: its share of the merge, before the server step (linear reductions only)
+    controls: ControlChange | None = None  # what came beside the updates, with SCAFFOLD
 
 
 class Aggregator:
