@@ -181,7 +181,7 @@ def test_who_is_not_drawn_evaluates_all_the_same(memory_url, new_settings, forge
         announce(forger, manifest, fraction=1e-9)
         seen.status("a", lambda s: s.detail == "not drawn for round 1")
         sums = seen.wait(seen.topics.statistics("a", "trainer"), Statistics, lambda s: s.version == manifest.version)
-    assert sums.readings > 0
+    assert sums.found.readings > 0
 
 
 def test_statistics_are_sent_again_to_a_manager_that_comes_back(memory_url, new_settings, forger):
@@ -189,7 +189,7 @@ def test_statistics_are_sent_again_to_a_manager_that_comes_back(memory_url, new_
     forger.publish("global")
     topic = seen.topics.statistics("a", "trainer")
     with trainers(settings, ["a"]):
-        seen.wait(topic, Statistics, lambda s: s.readings)
+        seen.wait(topic, Statistics, lambda s: s.found.readings)
         last = seen.client.messages[
             max(i for i, d in enumerate(seen.client.messages) if d.topic == seen.topics.model("global"))
         ]
