@@ -62,7 +62,7 @@ MANIFEST_JSON = f"""{{
   "lineage": "{OTHER}", "base": "{OTHER}", "best": null, "task": "anomaly", "features": ["processId", "userId"],
   "blobs": {{"architecture": {{"sha256": "{OTHER}", "bytes": 900, "chunk_bytes": 262144}}}},
   "variables": [{{"role": "scaler", "shape": [2], "dtype": "float32", "path": "scaling/mean"}}],
-  "threshold": 0.5,
+  "threshold": 0.5, "share": 1.0,
   "metrics": {{"loss": 0.25, "holdout_loss": 0.5, "auroc": 0.9,
     "average_precision": 0.75,
     "verdicts": {{"true_positives": 4, "false_positives": 3, "false_negatives": 2, "true_negatives": 1}},

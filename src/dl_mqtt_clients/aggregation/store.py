@@ -37,6 +37,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     serial: int = 0
     current: Manifest | None = None  # stage `global`
     production: Manifest | None = None
+    canary: Manifest | None = None  # a candidate that some predictors try
     best: Manifest | None = None  # promoted, of this lineage: what a candidate has to be as good as
     scaler: Literal["given", "agreed", "wanted"] = "given"  # wanted: a new one is to be agreed on
     released: int = 0  # how often an operator has said that what comes now is normal
@@ -134,7 +135,7 @@ class Store:
 
     def keep(self, newest: int) -> None:
         """Delete the oldest versions and the blobs only they needed; published ones stay."""
-        stages = (self.stages.current, self.stages.production, self.stages.best)
+        stages = (self.stages.current, self.stages.production, self.stages.canary, self.stages.best)
         published = {m.version for m in stages if m}
         for manifest in self.versions()[: -newest or None]:
             if manifest.version not in published:

@@ -237,6 +237,8 @@ class Manager(Service):
     def _node_status(self, topic: NodeTopic, delivery: Delivery) -> None:
         status = decode(delivery.payload, NodeStatus) if delivery.payload else None
         self._roster.heard(topic.node, topic.role, status)
+        if topic.role == "predictor" and self._roster.is_known(topic.node):
+            self._promoting.hear_predictor(topic.node, status)
         if topic.role == "trainer" and self._roster.is_known(topic.node):
             self._cycle.hear_status(topic.node, status)
         self._status.changed()

@@ -32,7 +32,7 @@ class Node(Service, Generic[ModelOf]):
     """A device in one role. It needs an address and nothing else: the model comes over the network."""
 
     role: ClassVar[Role]
-    stage: ClassVar[Stage]  # the versions it follows
+    stages: ClassVar[Sequence[Stage]]  # the versions it follows
     blobs: ClassVar[Sequence[str]] = ("weights", "frozen")  # what it fetches of them, beside the model's description
 
     def __init__(self, settings: Settings, runtime: Runtime[ModelOf]) -> None:
@@ -44,6 +44,7 @@ class Node(Service, Generic[ModelOf]):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.backend = runtime.name
         self.topics = Topics(settings.federation.name)
+        self._models = tuple(self.topics.model(stage) for stage in self.stages)
         self.state: str = "starting"
         self.manifest: Manifest | None = None  # of the version held
         self.model: ModelOf | None = None
@@ -105,7 +106,7 @@ class Node(Service, Generic[ModelOf]):
         self._exit.enter_context(only_one(self.folder))
         self.state = "waiting"
         self.status.begin(self.link)
-        self.link.start(self.topics.model(self.stage), *self._subscriptions())
+        self.link.start(*self._models, *self._subscriptions())
         if self.stream is not None:
             self.stream.start()
 
@@ -128,7 +129,7 @@ class Node(Service, Generic[ModelOf]):
         try:
             if self.status.is_own(delivery) or self.fetcher.receive(delivery):
                 return
-            if delivery.topic == self.topics.model(self.stage):
+            if delivery.topic in self._models:
                 self._consider_manifest(delivery)
             else:
                 self._message(delivery)
@@ -138,10 +139,13 @@ class Node(Service, Generic[ModelOf]):
 
     # ---- the model ----
 
+    def _is_for_us(self, manifest: Manifest) -> bool:  # noqa: ARG002 - for the roles
+        return True
+
     def _consider_manifest(self, delivery: Delivery) -> None:
-        if not delivery.payload:
+        manifest = decode(delivery.payload, Manifest) if delivery.payload else None
+        if manifest is None or not self._is_for_us(manifest):
             return
-        manifest = decode(delivery.payload, Manifest)
         held = self.manifest
         if held is not None and _newness(manifest) <= _newness(held):
             if manifest == held:
@@ -152,7 +156,7 @@ class Node(Service, Generic[ModelOf]):
         try:
             check_sizes(
                 manifest,
-                stage=self.stage,
+                stage=delivery.topic.rpartition("/")[2],
                 max_parameters=self.settings.model.max_parameters,
                 description=self.runtime.describes,
             )

@@ -19,6 +19,7 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import Batch
 from dl_mqtt_clients.data.window import Window
 from dl_mqtt_clients.errors import DataError, ModelError, TransferError, WireError
+from dl_mqtt_clients.services.canary import is_canary
 from dl_mqtt_clients.services.fetch import Blobs
 from dl_mqtt_clients.services.from_settings import with_brokers
 from dl_mqtt_clients.services.model_file import read_model_file
@@ -47,7 +48,7 @@ class Predictor(Node[Scoring]):
     """Publishes score, verdict and model version of each reading. `on_scores(scores)` hears them too."""
 
     role: ClassVar[Role] = "predictor"
-    stage: ClassVar[Stage] = "production"
+    stages: ClassVar[Sequence[Stage]] = ("production", "canary")
 
     def __init__(
         self,
@@ -67,6 +68,8 @@ class Predictor(Node[Scoring]):
         self._score_topic = for_node(self.settings.data_broker.score_topic, self.node_id)
         self._anomaly_topic = self.topics.anomaly(self.node_id)
         self._scored = self._anomalies = self._suppressed = 0
+        self._counted = ""  # version of the next two
+        self._version_scored = self._version_anomalies = 0
         self._sent_at: deque[float] = deque()  # anomalies of the last minute
         self._loading = False
         self._kept: dict[str, str] = {}  # hashes of the files in our folder
@@ -113,6 +116,9 @@ class Predictor(Node[Scoring]):
         self._adopted(())
         log.info("scoring with %s, version %d", path, manifest.number)
 
+    def _is_for_us(self, manifest: Manifest) -> bool:
+        return manifest.stage == "production" or is_canary(self.node_id, manifest.version, manifest.share)
+
     def _consider_manifest(self, delivery: Delivery) -> None:
         if not self.settings.predictor.file:  # which counts until we are told otherwise
             super()._consider_manifest(delivery)
@@ -128,6 +134,9 @@ class Predictor(Node[Scoring]):
 
     def _adopted(self, weights: Sequence[np.ndarray]) -> None:  # noqa: ARG002 - the model has them
         self.state = "scoring"
+        if self.manifest is not None and self.manifest.version != self._counted:
+            self._counted = self.manifest.version
+            self._version_scored = self._version_anomalies = 0
         self._measure()
         self._score()
 
@@ -236,7 +245,7 @@ class Predictor(Node[Scoring]):
             return
         raw, outputs = self.model.predict(batch.x)
         scores = np.nan_to_num(raw, nan=LARGEST, posinf=LARGEST)  # to the largest number: JSON has no infinity
-        threshold = self.manifest.threshold
+        threshold = self._threshold
         verdicts = np.zeros(len(batch), bool) if threshold is None else scores > threshold
         message = Scores(
             node=self.node_id,
@@ -250,6 +259,7 @@ class Predictor(Node[Scoring]):
         )
         self.stream.transport.publish(self._score_topic, encode(message), qos=self.settings.data_broker.qos)
         self._scored += len(batch)
+        self._version_scored += len(batch)
         if verdicts.any():
             self._report_anomalies(batch, scores, np.flatnonzero(verdicts))
         self._remember_labelled(batch)
@@ -266,6 +276,7 @@ class Predictor(Node[Scoring]):
     def _report_anomalies(self, batch: Batch, scores: np.ndarray, rows: np.ndarray) -> None:
         """To the federation: at most N a minute, the others are counted. Ids and scores, never features."""
         self._anomalies += len(rows)
+        self._version_anomalies += len(rows)
         minute_ago = time.monotonic() - 60.0
         while self._sent_at and self._sent_at[0] < minute_ago:
             self._sent_at.popleft()
@@ -275,12 +286,12 @@ class Predictor(Node[Scoring]):
         self._suppressed += max(len(rows) - allowed, 0)
 
     def _send_anomaly(self, batch: Batch, score: float, row: int) -> None:
-        if self.manifest is None or self.manifest.threshold is None:
+        if self.manifest is None or self._threshold is None:
             return
         anomaly = Anomaly(
             id=_id(batch.ids[row]),
             score=score,
-            threshold=self.manifest.threshold,
+            threshold=self._threshold,
             version=self.manifest.version,
             number=self.manifest.number,
             suppressed=self._suppressed,
@@ -291,6 +302,12 @@ class Predictor(Node[Scoring]):
             self._sent_at.append(time.monotonic())
         else:
             self._suppressed += 1
+
+    @property
+    def _threshold(self) -> float | None:
+        """The agreed one, with this node's offset."""
+        agreed = self.manifest.threshold if self.manifest else None
+        return None if agreed is None else agreed + self.settings.threshold.offset
 
     # ---- status ----
 
@@ -307,7 +324,9 @@ class Predictor(Node[Scoring]):
             last_error=self.last_error,
             scored=self._scored,
             anomalies=self._anomalies,
-            threshold=manifest.threshold if manifest else None,
+            threshold=self._threshold,
+            version_scored=self._version_scored,
+            version_anomalies=self._version_anomalies,
         )
 
 

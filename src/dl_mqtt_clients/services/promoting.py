@@ -15,10 +15,11 @@ from dl_mqtt_clients.aggregation.promotion import Verdict, decide
 from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError, ModelError
+from dl_mqtt_clients.services.canary import compare, is_canary
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.versions import Versions
-from dl_mqtt_clients.wire.messages import Metrics, Statistics
+from dl_mqtt_clients.wire.messages import Metrics, NodeStatus, Statistics
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class Promoting:
         self._measuring: set[str] = set()  # predictors whose streams have labels
         self._verdict: Verdict | None = None  # on the newest version
         self._quarantine: float | None = None
+        self._predictors: dict[str, NodeStatus] = {}
+        self._becomes_best = False  # the canary, when it is promoted
         self._evaluation = self._new_evaluation()
 
     def begin(self) -> None:
@@ -58,6 +61,15 @@ class Promoting:
         if self._versions.unpromoted and self._versions.current.number:
             self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
 
+        self._forget_canary()  # of a former process: nobody has compared it
+
+    def hear_predictor(self, node: str, status: NodeStatus | None) -> None:
+        """What it has scored, with which version."""
+        if status is None or status.state in ("lost", "stopped"):
+            self._predictors.pop(node, None)
+        else:
+            self._predictors[node] = status
+
     def finish(self) -> None:
         """No more is waited for: judge the newest version by what is known."""
         if self._verdict is None and self._versions.unpromoted and self._versions.current.number:
@@ -66,7 +78,7 @@ class Promoting:
     @property
     def is_done(self) -> bool:
         """Whether the newest version is judged, and nobody who measured earlier ones may still tell of it."""
-        if self._versions.unpromoted and self._verdict is None:
+        if (self._versions.unpromoted and self._verdict is None) or self._versions.canary is not None:
             return False
         expected = len(self._measuring & self._roster.live_nodes())
         complete = self._evaluation.nodes("predictor") >= expected
@@ -102,12 +114,15 @@ class Promoting:
 
     def promote(self) -> str:
         """By an operator's word: the newest version, whatever was found. What was done, in words."""
-        self._apply(Verdict("promote", "by an operator's word", becomes_best=True))
+        self._forget_canary()
+        self._verdict = None
+        self._apply(Verdict("promote", "by an operator's word", becomes_best=True), with_canary=False)
         return f"version {self._versions.current.number} is in production"
 
     def roll_back(self, version: str | None) -> str:
         """Put an earlier version into production: this one, or the one before the present. ModelError when none is."""
         earlier = self._before_production() if version is None else version
+        self._forget_canary()
         production = self._versions.restore(earlier)
         self._on_judged()
         return f"version {production.number} is in production"
@@ -145,6 +160,8 @@ class Promoting:
     def _found(self) -> Verdict:
         """What the gate says."""
         rules = self._settings.promotion
+        if self._versions.canary is not None:
+            return Verdict("wait", f"version {self._versions.canary.number} is with the canaries")
         if not rules.gate:
             return Verdict("promote", "the gate is open", becomes_best=True)
         if self._versions.opens_lineage and self._versions.production and self._versions.production.number:
@@ -159,7 +176,7 @@ class Promoting:
             min_nodes=rules.min_nodes,
         )
 
-    def _apply(self, verdict: Verdict) -> None:
+    def _apply(self, verdict: Verdict, *, with_canary: bool = True) -> None:
         """Put the newest version into production, with the threshold its nodes' statistics give; or keep it back."""
         self._loop.cancel("judge")
         first = self._verdict is None
@@ -171,12 +188,46 @@ class Promoting:
             log.info("version %d: %s: %s", current.number, verdict.decision, verdict.reason)
         threshold = self._threshold()
         metrics = self._evaluation.metrics(self._versions.current.metrics, threshold=threshold)
+        if verdict.decision == "promote" and first and with_canary and self._needs_canary():
+            verdict = self._verdict = self._begin_canary(verdict, threshold=threshold, metrics=metrics)
         changed = verdict.decision == "promote" and self._versions.promote(
             threshold=threshold, metrics=metrics, becomes_best=verdict.becomes_best
         )
         if first or changed:
             self._record(verdict, metrics)
             self._on_judged()
+
+    def _forget_canary(self) -> None:
+        """Its predictors go back to what is in production."""
+        self._loop.cancel("canary")
+        if self._versions.canary is not None:
+            self._versions.end_canary(promote=False)
+
+    def _needs_canary(self) -> bool:
+        """Whether there are predictors on both sides of the draw."""
+        share, version = self._settings.promotion.canary, self._versions.current.version
+        drawn = {is_canary(node, version, share) for node in self._predictors}
+        return share > 0 and self._versions.production is not None and len(drawn) == 2
+
+    def _begin_canary(self, verdict: Verdict, *, threshold: float | None, metrics: Metrics) -> Verdict:
+        rules = self._settings.promotion
+        self._versions.begin_canary(rules.canary, threshold=threshold, metrics=metrics)
+        self._becomes_best = verdict.becomes_best
+        self._loop.at("canary", rules.canary_s, self._end_canary)
+        return Verdict("wait", f"canary for {rules.canary_s:g} s; {verdict.reason}")
+
+    def _end_canary(self) -> None:
+        canary = self._versions.canary
+        if canary is None:
+            return
+        good, why = compare(canary, self._predictors.values(), tolerance=self._settings.promotion.canary_tolerance)
+        self._versions.end_canary(promote=good, becomes_best=self._becomes_best)
+        verdict = Verdict("promote" if good else "reject", why)
+        log.info("version %d: %s: %s", canary.number, verdict.decision, why)
+        if canary.version == self._versions.current.version:
+            self._verdict = verdict
+            self._record(verdict, canary.metrics)
+        self._on_judged()
 
     def _threshold(self) -> float | None:
         if self._settings.threshold.value is not None:

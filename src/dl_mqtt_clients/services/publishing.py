@@ -38,7 +38,7 @@ class Publisher:
         self._said.clear()
         manifests = list(manifests)
         self.publish(manifests)
-        for stage in {"global", "production"} - {m.stage for m in manifests}:
+        for stage in {"global", "production", "canary"} - {m.stage for m in manifests}:
             self._link.transport.publish(self._topics.model(stage), b"", retain=True)
 
     def publish(self, manifests: Iterable[Manifest]) -> None:
@@ -48,6 +48,9 @@ class Publisher:
         for blob in needed.values():
             if blob.sha256 not in self._live:
                 self._publish_blob(blob)
+        if "canary" in self._said and all(m.stage != "canary" for m in manifests):
+            del self._said["canary"]
+            self._link.transport.publish(self._topics.model("canary"), b"", retain=True)
         for manifest in manifests:
             if self._said.get(manifest.stage) != manifest:
                 self._link.send(self._topics.model(manifest.stage), manifest, retain=True)

@@ -55,7 +55,7 @@ class Trainer(Node["FederatedModel"]):
     """Learns from its stream. With `readings` (and `labels`) it learns from these arrays instead of a stream."""
 
     role: ClassVar[Role] = "trainer"
-    stage: ClassVar[Stage] = "global"
+    stages: ClassVar[Sequence[Stage]] = ("global",)
     blobs: ClassVar[Sequence[str]] = ("weights", "frozen", "best", "controls")
 
     def __init__(

@@ -86,6 +86,11 @@ class Versions:
         return self._store.stages.best
 
     @property
+    def canary(self) -> Manifest | None:
+        """The candidate that some predictors try before it is promoted."""
+        return self._store.stages.canary
+
+    @property
     def unpromoted(self) -> bool:
         """Whether the newest version is not in production yet."""
         return self.production is None or self.production.version != self.current.version
@@ -129,7 +134,7 @@ class Versions:
         return state
 
     def published(self) -> list[Manifest]:
-        return [m for m in (self.current, self.production) if m is not None]
+        return [m for m in (self.current, self.production, self.canary) if m is not None]
 
     def reachable(self) -> list[Manifest]:
         """What somebody may still be fetching: published now, or until the last merge."""
@@ -222,6 +227,29 @@ class Versions:
         self._store.put_version(production)
         self._publish(production, best=production if becomes_best else stages.best)
         return True
+
+    def begin_canary(self, share: float, *, threshold: float | None, metrics: Metrics) -> None:
+        """Publish the newest version for a share of the predictors."""
+        stages, before = self._store.stages, self.production
+        if threshold is None and before is not None:
+            threshold = before.threshold
+        canary = msgspec.structs.replace(
+            _alone(self.current), stage="canary", share=share, serial=stages.serial + 1, threshold=threshold,
+            metrics=metrics,
+        )  # fmt: skip
+        self._store.write_stages(msgspec.structs.replace(stages, serial=canary.serial, canary=canary))
+
+    def end_canary(self, *, promote: bool, becomes_best: bool = False) -> None:
+        """Put the canary into production; or what is there once more, so that its predictors go back to it."""
+        stages = self._store.stages
+        chosen = stages.canary if promote else stages.production
+        self._store.write_stages(msgspec.structs.replace(stages, canary=None))
+        if chosen is None:
+            return
+        production = msgspec.structs.replace(chosen, stage="production", share=1.0, serial=stages.serial + 1)
+        if promote:
+            self._store.put_version(production)
+        self._publish(production, best=production if promote and becomes_best else stages.best)
 
     def restore(self, version: str) -> Manifest:
         """Put an earlier version into production; later ones have to be as good. ModelError when it is not kept."""

@@ -103,6 +103,7 @@ class Manifest(Message, frozen=True, kw_only=True):
     blobs: dict[Annotated[str, Meta(max_length=64)], Blob]  # architecture, weights, and the best version's weights
     variables: Annotated[tuple[Variable, ...], Meta(max_length=100_000)]
     threshold: float | None = None
+    share: Fraction = 1.0  # stage canary: of the predictors that take it
     metrics: Metrics = Metrics()
 
 

@@ -18,7 +18,7 @@ from dl_mqtt_clients.errors import MessageError
 
 PROTOCOL: Final = 1
 Role = Literal["trainer", "predictor"]
-Stage = Literal["global", "production"]
+Stage = Literal["global", "production", "canary"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
