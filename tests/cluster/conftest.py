@@ -1,6 +1,8 @@
 """One fleet for all tests of this folder: four machines made here, or those of an inventory."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cluster.fleet import Fleet
+from cluster.fleet import ROOT, Fleet
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # helpers import Keras: the quickest to start
 WANTED = os.environ.get("FEDLEARN_CLUSTER", "")
@@ -26,18 +28,23 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         made.report()
         return
     from cluster.lab import lab
+    from cluster.lab.node import nodes
 
-    with lab.alone():
-        lab.down()
-        try:
-            nodes = lab.up(4)
-            image = lab.load_base_image(nodes[0])
-            hosts = {node.name: {"ansible_host": node.ip} for node in nodes}
-            fleet = Fleet(folder, hosts, {**lab.connection(), "base_image": image})
-            yield _grouped(fleet, list(hosts))
-            fleet.report()
-        finally:
-            lab.down()
+    _lab("down")  # what a broken run left
+    try:
+        _lab("up", "4")
+        _lab("base-image")
+        hosts = {node.name: {"ansible_host": node.ip} for node in nodes()}
+        fleet = _grouped(Fleet(folder, hosts, {**lab.connection(), "base_image": lab.BASE_IMAGE}), list(hosts))
+        yield fleet
+        fleet.report()
+    finally:
+        _lab("down")
+
+
+def _lab(*words: str) -> None:
+    """As a command: what it starts lives longer than it."""
+    subprocess.run([sys.executable, "-m", "tests.cluster.lab", *words], cwd=ROOT, check=True, timeout=600)
 
 
 def _grouped(fleet: Fleet, names: list[str]) -> Fleet:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("VENV", ROOT / ".venv")) / "bin"
@@ -49,12 +48,11 @@ class Fleet:
         """The inventory with these groups changed."""
         self.groups |= groups
         children = {group: {"hosts": {n: self.hosts[n] for n in names}} for group, names in self.groups.items()}
-        with self.inventory.open("w", encoding="utf-8") as file:
-            YAML(typ="safe").dump({"all": {"vars": self._variables, "children": children}}, file)
+        tree = {"all": {"vars": self._variables, "children": children}}
+        self.inventory.write_text(json.dumps(tree, indent=2), encoding="utf-8")  # JSON is YAML
 
     def configure(self, **sections: dict[str, Any]) -> None:
-        with self.configuration.open("w", encoding="utf-8") as file:
-            YAML(typ="safe").dump(sections, file)
+        self.configuration.write_text(json.dumps(sections, indent=2), encoding="utf-8")
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

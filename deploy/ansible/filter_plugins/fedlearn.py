@@ -24,6 +24,28 @@ def node_ids(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
     return [hostvars[host].get("node_id") or re.sub(r"[^A-Za-z0-9_-]", "-", host) for host in hosts]
 
 
+def that_know(hosts: Iterable[str], fact: str, hostvars: Mapping[str, Any]) -> list[str]:
+    """Those of the hosts that answered, so that this fact of them is known."""
+    return [host for host in hosts if fact in hostvars[host]]
+
+
+def image_inputs(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What the images of these hosts are made of, each kind once; the same for every host that asks."""
+    names = ("image_platform", "base_image", "keras_backend", "backend_extra")
+    return sorted({tuple(str(hostvars[host].get(name) or "") for name in names) for host in hosts})
+
+
+def manifest_entry(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """An image's line in a manifest list, of what the registry answered about the image of platform `item`."""
+    system, _, architecture = answer["item"].partition("/")
+    return {
+        "mediaType": answer["content_type"],
+        "size": int(answer["content_length"]),
+        "digest": answer["docker_content_digest"],
+        "platform": {"os": system, "architecture": architecture},
+    }
+
+
 def node_line(node: dict[str, Any]) -> str:
     """`jetson-01  ready  active  train predict`, of what Docker says of a node."""
     labels = node["Spec"].get("Labels", {})
@@ -41,4 +63,12 @@ class FilterModule:
     """What Ansible looks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"mosquitto_hash": mosquitto_hash, "node_ids": node_ids, "node_line": node_line, "task_line": task_line}
+        return {
+            "image_inputs": image_inputs,
+            "manifest_entry": manifest_entry,
+            "mosquitto_hash": mosquitto_hash,
+            "node_ids": node_ids,
+            "node_line": node_line,
+            "task_line": task_line,
+            "that_know": that_know,
+        }
