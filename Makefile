@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 
 .PHONY: help
 help:  ## this list
-	@grep -hE '^[a-zA-Z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-zA-Z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 34
 
 # ---- environments: one folder, a stamp for each set of extras ------------------------------------------------
 
