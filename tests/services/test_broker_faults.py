@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from brokers import Mosquitto
+from dl_mqtt_clients.services import round_cycle
 from dl_mqtt_clients.services.predictor import Predictor
 from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.transport.embedded import EmbeddedBroker
@@ -197,6 +198,28 @@ def test_offers_that_the_broker_drops_are_made_again(memory_url, new_settings, w
         start_manager(settings, rounds=1).run()
     assert all(count > 2 for topic, count in dropped.items() if topic.endswith("/offer"))
     assert {p.node for p in seen.history(lambda h: h.rounds).rounds[0].participants} == {"a", "b", "c"}
+
+
+def test_an_announcement_that_the_broker_forgot_is_made_again(
+    memory_url, new_settings, watch, memory_broker, monkeypatch
+):
+    """rumqttd forgets one long before it expires; who comes then would wait for the next round."""
+    monkeypatch.setattr(round_cycle, "ANNOUNCE_EVERY_S", 0.2)
+    settings = new_settings(memory_url, **ALL)
+    topic = Topics(settings.federation.name).round
+    forgotten = []
+    original = memory_broker.publish
+
+    def forget_the_first(delivery, *, retain):
+        if delivery.topic == topic and len(forgotten) < 2:
+            forgotten.append(delivery)
+        else:
+            original(delivery, retain=retain)
+
+    monkeypatch.setattr(memory_broker, "publish", forget_the_first)
+    with trainers(settings):
+        start_manager(settings, rounds=1).run()
+    assert len(forgotten) == 2
 
 
 @pytest.mark.parametrize("conf", ["max_queued_messages 1\nmax_inflight_messages 1\n"])

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 COMMIT_WITHIN_S: Final = 0.02  # while messages wait: what they bring may be stored together
 MOST_NAMED: Final = 100  # nodes in a report that drift
 AGAIN_AFTER_S: Final = 2.0  # when a round could not be closed
+ANNOUNCE_EVERY_S: Final = 30.0  # rumqttd forgets one too early: every subscriber takes from what is left of its expiry
 
 
 class RoundCycle:
@@ -110,7 +111,7 @@ class RoundCycle:
     # ---- events ----
 
     def announce(self) -> None:
-        """Publish the open round; its message expires with its deadline."""
+        """Publish the open round, now and every half a minute; its message expires with its deadline."""
         announcement = self.collector.announcement(
             generation=self._store.generation, number=self._versions.current.number, phase=self.phase
         )
@@ -118,6 +119,8 @@ class RoundCycle:
             announcement, quarantine=self._quarantine(), released=self._store.stages.released
         )
         self._publisher.announce(announcement, expiry_s=announcement.deadline_s if self.phase == "open" else None)
+        if self.phase == "open":
+            self._loop.at("announce again", ANNOUNCE_EVERY_S, self.announce)
         self._watch_the_clock()
 
     def pause(self, *, paused: bool) -> None:
