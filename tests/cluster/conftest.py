@@ -1,6 +1,7 @@
 """One fleet for all tests of this folder: four machines made here, or those of an inventory."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ WANTED = os.environ.get("FEDLEARN_CLUSTER", "")
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet() -> Iterator[Fleet]:
     """One manager and three workers; the third worker is in no group yet."""
     if not WANTED:
         pytest.skip("`make test_cluster` runs it: it makes machines, and takes minutes")
-    folder = tmp_path_factory.mktemp("cluster")
+    folder = ROOT / "artifacts/cluster"  # stays: the output of every target
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     made = _of_inventory(folder, Path(WANTED)) if WANTED != "lab" else None
     if made is not None:
         yield made

@@ -96,9 +96,7 @@ class Fleet:
         """How long each step took, as a table and in artifacts/cluster."""
         width = max(map(len, self.times), default=0)
         print("\n" + "\n".join(f"{name:{width}}  {seconds:7.1f} s" for name, seconds in self.times.items()))
-        folder = ROOT / "artifacts/cluster"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "times.json").write_text(json.dumps(self.times, indent=2), encoding="utf-8")
+        (self.folder / "times.json").write_text(json.dumps(self.times, indent=2), encoding="utf-8")
 
 
 def changed(output: str) -> dict[str, int]:
