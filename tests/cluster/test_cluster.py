@@ -14,7 +14,7 @@ from service_helpers import Watch
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 CONFIGURATION = {
-    "rounds": {"deadline_s": 120.0, "pause_s": 1.0, "min_updates": 1},
+    "rounds": {"deadline_s": 120.0, "pause_s": 3.0, "history": 1000},
     "model": {"hidden": [8]},
     "training": {"learning_rate": 0.001, "window": 256, "min_readings": 64, "steps": 100},
     "data": {"rows": 4000},
@@ -121,8 +121,12 @@ def test_a_new_configuration_changes_the_learning_rate_and_loses_no_round(fleet,
     images = fleet.docker(fleet.manager, "images -q")
     seen = watch()
     before = last_round(seen)
-    training = {**CONFIGURATION["training"], "learning_rate": 0.0005, "steps": 2000}
-    fleet.configure(**{**CONFIGURATION, "training": training})
+    training = {
+        **CONFIGURATION["training"],
+        "learning_rate": 0.0005,
+        "steps": 8000,
+    }  # seconds, for what is killed below
+    fleet.configure(**{**CONFIGURATION, "training": training, "rounds": {**CONFIGURATION["rounds"], "pause_s": 0.0}})
     fleet.make("update_fedLearn_configuration")
     announced = watch().announced(lambda r: r.phase == "open" and r.training.learning_rate == 0.0005)
     reports = merged(watch(), 1, since=announced.round - 1)
@@ -151,6 +155,7 @@ def test_the_manager_may_be_killed_and_the_same_round_goes_on(fleet, watch):
         fleet.docker(fleet.manager, f"kill --signal KILL {container}")
         seen.manager(lambda status: status.state == "lost")
         announced = seen.seen(seen.topics.round, Round)[-1]
+        assert announced.phase == "open"
         reports = merged(watch(), 1, since=max(announced.round, before))
     told = {r.round: (r.attempt, r.outcome) for r in reports}
     assert told[announced.round] == (announced.attempt, "merged")
