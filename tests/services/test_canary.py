@@ -16,18 +16,18 @@ CANDIDATE = Manifest(
 )
 
 
-def status(version, scored, anomalies):
+def counted(version, scored, anomalies):
     return NodeStatus(state="scoring", version=version, version_scored=scored, version_anomalies=anomalies)
 
 
 @pytest.mark.parametrize(("anomalies", "good"), [(10, True), (60, True), (61, False), (1000, False)])
 def test_more_alarms_than_the_others_by_more_than_the_tolerance_is_too_many(anomalies, good):
-    statuses = [status(SHA, 1000, anomalies), status(OTHER, 400, 4), status(OTHER, 600, 6)]
+    statuses = [counted(SHA, 1000, anomalies), counted(OTHER, 400, 4), counted(OTHER, 600, 6)]
     assert compare(CANDIDATE, statuses, tolerance=0.05)[0] is good
 
 
 def test_without_readings_nothing_speaks_against_it():
-    assert compare(CANDIDATE, [status(SHA, 0, 0), status(OTHER, 5, 5)], tolerance=0.0)[0]
+    assert compare(CANDIDATE, [counted(SHA, 0, 0), counted(OTHER, 5, 5)], tolerance=0.0)[0]
     assert Alerts.of([]).rate == 0.0
 
 

@@ -176,8 +176,8 @@ def test_what_is_personal_does_not_change_within_a_generation(memory_url, new_se
 # ---- the files ----
 
 
-@pytest.fixture
-def manifest(memory_url, new_settings):
+@pytest.fixture(name="manifest")
+def with_a_personal_layer(memory_url, new_settings):
     manager = start_manager(new_settings(memory_url, **LAST_LAYER))
     manager._exit.close()
     return manager.versions.current
