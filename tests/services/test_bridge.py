@@ -57,6 +57,8 @@ def test_only_what_must_cross_the_bridge_crosses_it(centre, tmp_path, new_settin
             client.transport.subscribe("reading/#")
             client.transport.subscribe("score/#")
             client.transport.publish("reading/a", broker.url.encode())
+            client.wait_messages(1)  # from now on it hears everything
+        wait_for_bridge(at_the_site)
         topics = at_the_site.topics
         up = {topics.offer("a"), topics.status("a", "trainer"), topics.update("a", "0" * 64, 0)}
         down = {topics.round, topics.model("global"), topics.blob("0" * 64, 0), topics.reply("a")}
@@ -65,12 +67,20 @@ def test_only_what_must_cross_the_bridge_crosses_it(centre, tmp_path, new_settin
         for topic in (*kept_here, *sorted(up)):
             at_the_site.client.transport.publish(topic, b"from the site")
         for topic in (*kept_there, *sorted(down)):
-            at_the_centre.client.transport.publish(topic, b"from the centre")
+            at_the_centre.client.transport.publish(
+                topic, b"from the centre", retain=True
+            )  # the bridge may not be up yet
         at_the_centre.client.wait(lambda: crossed(at_the_centre, b"from the site") >= up)
         at_the_site.client.wait(lambda: crossed(at_the_site, b"from the centre") >= down)
         assert crossed(at_the_centre, b"from the site") == up
         assert crossed(at_the_site, b"from the centre") == down
         assert [d.payload for d in at_the_site.client.messages if d.topic == "reading/a"] == [site.url.encode()]
+
+
+def wait_for_bridge(watch):
+    """Mosquitto tells at the site when the line is up."""
+    watch.client.transport.subscribe("$SYS/broker/connection/#")
+    watch.client.wait(lambda: any(d.topic.startswith("$SYS") and d.payload == b"1" for d in watch.client.messages))
 
 
 def crossed(watch, payload):
