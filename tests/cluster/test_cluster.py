@@ -125,7 +125,7 @@ def test_a_new_configuration_changes_the_learning_rate_and_loses_no_round(fleet,
         **CONFIGURATION["training"],
         "learning_rate": 0.0005,
         "steps": 8000,
-    }  # seconds, for what is killed below
+    }  # seconds: killed below
     fleet.configure(**{**CONFIGURATION, "training": training, "rounds": {**CONFIGURATION["rounds"], "pause_s": 0.0}})
     fleet.make("update_fedLearn_configuration")
     announced = watch().announced(lambda r: r.phase == "open" and r.training.learning_rate == 0.0005)
