@@ -278,11 +278,10 @@ def test_a_signal_handler_only_takes_note():
 
 def test_every_test_can_fail():
     """It asserts, expects an error, calls a helper that does, or lets one kind of error pass and no other (fuzzing)."""
-    functions = (n for m in modules(HERE) for n in ast.walk(m.tree) if isinstance(n, ast.FunctionDef))
-    helpers = {n.name: n for n in functions}
+    functions = [n for m in modules(HERE) for n in ast.walk(m.tree) if isinstance(n, ast.FunctionDef)]
     checking: set[str] = {"raises", "warns", "fail", "suppress"}
     for _ in range(4):  # helpers of helpers
-        checking |= {name for name, node in helpers.items() if checks(node, checking)}
+        checking |= {node.name for node in functions if checks(node, checking)}
     tests = [
         (m, n)
         for m in modules(HERE)
