@@ -18,11 +18,11 @@ from dl_mqtt_clients.wire.messages import ManagerStatus, NodeStatus, RoundReport
 _BUSY: Final = frozenset({"fitting", "offering", "fetching", "collecting", "scaling"})
 _EDGE: Final = "bright_black"
 _STYLES: Final = {"merged": "", "rescaled": "cyan"}  # of a round's row
-_KINDS: Final = {"abandoned": "{} abandoned", "rescaled": "new scaler", "returned": "to the best"}
+_KINDS: Final = {"abandoned": "{} abandoned", "rescaled": "scaler", "returned": "to best"}
 _MARKS: Final = {
-    "promoted": Text("✓ in", style="green"),
-    "rejected": Text("✗ out", style="red"),
-    "waiting": Text("waits", style="dim"),
+    "promoted": Text("✓", style="green"),
+    "rejected": Text("✗", style="bold red"),
+    "waiting": Text("…", style="dim"),
 }
 
 
@@ -183,12 +183,14 @@ def _number(value: float) -> str:
 
 def rounds_panel(fleet: Fleet, rows: int) -> Panel:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
-    for name in ("round", "updates", "readings", "loss", "AUROC", "", "seconds"):
+    for name in ("round", "updates", "readings", "loss", "AUROC", "", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     for report in reversed(fleet.rounds[-rows:] if rows > 0 else ()):
         table.add_row(*_round_row(report))
     if not fleet.rounds:
-        return _panel(Text("The first one is open.", style="dim"), "Rounds")
+        scaling = fleet.manager is not None and fleet.manager.state == "scaling"
+        first = "The first one opens when there is a scaler." if scaling else "The first one is open."
+        return _panel(Text(first, style="dim"), "Rounds")
     return _panel(table, _rounds_title(fleet))
 
 
@@ -202,11 +204,12 @@ def _rounds_title(fleet: Fleet) -> str:
 
 def _round_row(report: RoundReport) -> list[Text]:
     metrics, style = report.metrics, _STYLES.get(report.outcome, "yellow")
+    is_round = report.outcome in ("merged", "abandoned")
     left_out = f" of {len(report.participants) + len(report.left_out)}" if report.left_out else ""
     cells = [
         _KINDS.get(report.outcome, str(report.round)).format(report.round),
-        f"{len(report.participants)}{left_out}",
-        f"{metrics.examples:,}",
+        f"{len(report.participants)}{left_out}" if is_round else "–",
+        f"{metrics.examples:,}" if is_round else "–",
         "–" if metrics.loss is None else _number(metrics.loss),
         "–" if metrics.auroc is None else f"{metrics.auroc:.3f}",
         f"{report.seconds:.1f}",
