@@ -31,8 +31,14 @@ def topics(unique_name: str) -> Topics:
 def federation(broker_url: str, topics: Topics, connect: Connect):
     """A manager, two nodes and one round, as a broker holds them."""
     held = {
-        topics.manager_status: encode(ManagerStatus(state="collecting", round=4, version=3, refused={"stale": 2})),
-        topics.status("a", "trainer"): encode(NodeStatus(state="fitting", round=4, loss=0.25, version="0" * 64)),
+        topics.manager_status: encode(
+            ManagerStatus(
+                state="collecting", round=4, version=3, refused={"stale": 2}, rejected=2, detail="2 of 3 nodes"
+            )
+        ),
+        topics.status("a", "trainer"): encode(
+            NodeStatus(state="fitting", round=4, loss=0.25, version="0" * 64, drift=0.375, quarantined=1234)
+        ),
         topics.status("b", "predictor"): encode(
             NodeStatus(state="scoring", scored=1000, readings=Readings(received=1000, rate=99.5), last_error="\x1b[2J")
         ),
@@ -53,6 +59,7 @@ def report(number: int) -> RoundReport:
     return RoundReport(
         round=number, attempt=1, outcome="merged", version="1" * 64, number=number, seconds=1.5,
         participants=(Participant(node="a", examples=10),), metrics=Metrics(auroc=0.93, loss=0.5), left_out=("z",),
+        promotion="reject: loss +40.00%",
     )  # fmt: skip
 
 
@@ -72,7 +79,19 @@ def test_json_holds_manager_nodes_and_history(run, federation, topics):
 def test_the_tables_show_them_too_and_no_control_character(run, federation, topics):
     result = run("status", "--broker", federation, "--federation", topics.federation)
     assert result.code == 0
-    for text in ("collecting", "fitting", "0.25", "1,000", "99.5", "0.93", "merged", "unreadable"):
+    for text in (
+        "collecting",
+        "fitting",
+        "0.25",
+        "1,000",
+        "99.5",
+        "0.93",
+        "merged",
+        "unreadable",
+        "rejected",
+        "2 of 3 nodes",
+        "drift 0.38",
+    ):
         assert text in result.out, text
     assert "\x1b" not in result.out
 
@@ -105,7 +124,7 @@ def manager(broker_url: str, topics: Topics, connect: Connect):
     return heard
 
 
-@pytest.mark.parametrize("word", ["start", "pause"])
+@pytest.mark.parametrize("word", ["start", "pause", "round", "rescale", "release"])
 def test_a_command_is_sent_and_its_answer_awaited(run, broker_url, topics, manager, word):
     result = run("send", word, "--broker", broker_url, "--federation", topics.federation, "--json")
     assert result.code == 0

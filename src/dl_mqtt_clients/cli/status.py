@@ -122,6 +122,8 @@ def _print_manager(settings: "Settings", seen: Seen) -> None:
             ("version", f"{manager.version}, in production {manager.production}"),
             ("updates", f"{manager.accepted} accepted, {sum(manager.refused.values())} refused"),
             *([("refused", refused)] if refused else []),
+            *([("rejected", f"{manager.rejected} versions in a row")] if manager.rejected else []),
+            *([("waits for", manager.detail)] if manager.detail else []),
             *([("last error", manager.last_error)] if manager.last_error else []),
         ]
     print_facts([*facts, *(("unreadable", line) for line in seen.unreadable[:LATEST])])
@@ -143,19 +145,31 @@ def _node_row(node: str, role: str, said: "NodeStatus") -> list[object]:
         readings.received, readings.rate, readings.malformed,
         said.round if trains else None, said.loss, said.accepted if trains else None,
         said.scored if scores else None, said.anomalies if scores else None, said.threshold,
-        said.last_error or said.detail,
+        said.last_error or "; ".join(_remarks(said)),
     ]  # fmt: skip
+
+
+def _remarks(said: "NodeStatus") -> list[str]:
+    """What a node waits for, and what is unusual about its readings."""
+    from dl_mqtt_clients.aggregation.drift import MODERATE  # noqa: PLC0415 - costs `--help` otherwise
+
+    drift = "" if said.drift is None or said.drift < MODERATE else f"drift {said.drift:.2f}"
+    kept_out = f"{said.quarantined:,} readings kept out of the window" if said.quarantined else ""
+    return [remark for remark in (said.detail, drift, kept_out) if remark]
 
 
 def _print_rounds(seen: Seen) -> None:
     columns = (
         ">round", ">attempt", "outcome", ">version", ">updates", ">seconds",
-        ">loss", ">held-out loss", ">AUROC", ">threshold", "left out",
+        ">loss", ">held-out loss", ">AUROC", ">threshold", "gate", "left out",
     )  # fmt: skip
+    from dl_mqtt_clients.dashboard.agreed import fate_of  # noqa: PLC0415 - costs `--help` otherwise
+
     rows = (
         (
             r.round, r.attempt, r.outcome, r.number if r.version else None, len(r.participants), r.seconds,
-            r.metrics.loss, r.metrics.holdout_loss, r.metrics.auroc, r.threshold, ", ".join(r.left_out),
+            r.metrics.loss, r.metrics.holdout_loss, r.metrics.auroc, r.threshold, fate_of(r)[0],
+            ", ".join(r.left_out),
         )
         for r in seen.rounds[-LATEST:]
     )  # fmt: skip
