@@ -26,6 +26,7 @@ ADAPTED = {
     "rounds__strategy": "FedAvg",
     "training__batch_size": 16,
     "training__epochs": 2,
+    "promotion__gate": False,  # every version goes to the predictor too
     "transfer__chunk_bytes": 4096,
 }
 
