@@ -334,5 +334,5 @@ def test_files_are_readable_json(tmp_path, store):
     store.write_open_round(OpenRound(round=2)).close()
     assert json.loads((tmp_path / "generation.json").read_bytes()) == {"generation": 1}
     opened = json.loads((tmp_path / "open.json").read_bytes())
-    assert opened == {"round": 2, "attempt": 1, "fraction": 1.0, "rules": None}
+    assert opened == {"round": 2, "attempt": 1, "fraction": 1.0, "rules": None, "reason": ""}
     assert json.loads((tmp_path / "stages.json").read_bytes())["current"]["number"] == 1
