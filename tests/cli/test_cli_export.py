@@ -15,6 +15,7 @@ from dl_mqtt_clients.config import Settings  # noqa: E402
 from dl_mqtt_clients.learning import export_file  # noqa: E402
 from dl_mqtt_clients.learning.files import load_base  # noqa: E402
 from dl_mqtt_clients.learning.onnx_model import OnnxModel  # noqa: E402
+from dl_mqtt_clients.services.production import Production  # noqa: E402
 from dl_mqtt_clients.services.versions import Versions  # noqa: E402
 from dl_mqtt_clients.wire.messages import Metrics  # noqa: E402
 from onnx_helpers import dense_graph  # noqa: E402
@@ -37,7 +38,7 @@ def state(base):
     store = Store(Path("state/manager"))
     versions = Versions(store, Settings(), model=base, features=(), scaler=None, fresh=False)
     versions._write([w + np.float32(0.1) for w in versions.weights], _next(versions.current))
-    versions.promote(threshold=2.5, metrics=Metrics())
+    Production(store).promote(threshold=2.5, metrics=Metrics())
     return versions
 
 

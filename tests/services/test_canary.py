@@ -7,6 +7,7 @@ import pytest
 
 from dl_mqtt_clients.services.canary import Alerts, compare, is_canary
 from dl_mqtt_clients.services.predictor import Predictor
+from dl_mqtt_clients.services.production import Production
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus
 from service_helpers import readings, start_manager, trainers
 
@@ -80,10 +81,10 @@ def test_a_manager_that_was_killed_calls_its_canaries_back(memory_url, new_setti
         assert manager.wait(60)
     versions = manager.versions
     before = versions.production
-    versions.begin_canary(0.5, threshold=1.0, metrics=before.metrics)
+    Production(manager._store).begin_canary(0.5, threshold=1.0, metrics=before.metrics)
     with start_manager(settings) as again:
         assert again.wait(30)
-    assert again.versions.canary is None
+    assert again._store.stages.canary is None
     assert again.versions.production.serial > before.serial + 1
     assert again.versions.production.version == before.version
 

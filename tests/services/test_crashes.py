@@ -15,6 +15,7 @@ from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.errors import ConfigurationError, StateError
 from dl_mqtt_clients.learning.scaling import ScalerValues
 from dl_mqtt_clients.services.manager import Manager
+from dl_mqtt_clients.services.production import Production
 from dl_mqtt_clients.services.round_cycle import RoundCycle
 from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.services.versions import Versions
@@ -139,7 +140,7 @@ POINTS = [
     pytest.param(Store, "keep", 1, False, id="before-old-versions-are-deleted"),
     pytest.param(RoundCycle, "_publish_round", 1, False, id="before-announcing"),
     pytest.param(Manager, "_tell", 1, False, id="before-telling"),
-    pytest.param(Versions, "promote", 2, False, id="before-promotion"),
+    pytest.param(Production, "promote", 2, False, id="before-promotion"),
     pytest.param(Versions, "export", 2, False, id="before-the-export"),
 ]
 

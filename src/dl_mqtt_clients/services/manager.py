@@ -291,7 +291,7 @@ class Manager(Service):
         if command == "stop":
             self.stop()
         elif command == "release":
-            self._cycle.release()
+            self._cycle.let_in()
         elif command == "round":
             self._cycle.ask_for_round()
         elif command in ("pause", "start"):

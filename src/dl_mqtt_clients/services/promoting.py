@@ -17,6 +17,7 @@ from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError, ModelError
 from dl_mqtt_clients.services.canary import compare, is_canary
 from dl_mqtt_clients.services.loop import Loop
+from dl_mqtt_clients.services.production import Production
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.versions import Versions
 from dl_mqtt_clients.wire.messages import Metrics, NodeStatus, Statistics
@@ -43,6 +44,7 @@ class Promoting:
         self.rejected = 0  # versions in a row
         self._loop, self._store, self._versions, self._roster = loop, store, versions, roster
         self._settings, self._on_judged = settings, on_judged
+        self._production = Production(store)
         self._measuring: set[str] = set()  # predictors whose streams have labels
         self._verdict: Verdict | None = None  # on the newest version
         self._quarantine: float | None = None
@@ -58,7 +60,7 @@ class Promoting:
 
     def resume(self) -> None:
         """After a start: a former process may have been killed before it judged."""
-        if self._versions.unpromoted and self._versions.current.number:
+        if not self._production.is_newest and self._versions.current.number:
             self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
 
         self._forget_canary()  # of a former process: nobody has compared it
@@ -72,13 +74,13 @@ class Promoting:
 
     def finish(self) -> None:
         """No more is waited for: judge the newest version by what is known."""
-        if self._verdict is None and self._versions.unpromoted and self._versions.current.number:
+        if self._verdict is None and not self._production.is_newest and self._versions.current.number:
             self._judge()
 
     @property
     def is_done(self) -> bool:
         """Whether the newest version is judged, and nobody who measured earlier ones may still tell of it."""
-        if (self._versions.unpromoted and self._verdict is None) or self._versions.canary is not None:
+        if (not self._production.is_newest and self._verdict is None) or self._production.canary is not None:
             return False
         expected = len(self._measuring & self._roster.live_nodes())
         complete = self._evaluation.nodes("predictor") >= expected
@@ -107,7 +109,7 @@ class Promoting:
             raise MessageError(str(error)) from error
         if role == "predictor":
             self._measuring.add(node)
-        if not self._versions.unpromoted or self._verdict is not None:
+        if self._production.is_newest or self._verdict is not None:
             self._loop.at("late statistics", LATE_S, self._judge)
         elif self._has_heard_all():
             self._judge()
@@ -123,12 +125,12 @@ class Promoting:
         """Put an earlier version into production: this one, or the one before the present. ModelError when none is."""
         earlier = self._before_production() if version is None else version
         self._forget_canary()
-        production = self._versions.restore(earlier)
+        production = self._production.restore(earlier)
         self._on_judged()
         return f"version {production.number} is in production"
 
     def _before_production(self) -> str:
-        production = self._versions.production
+        production = self._production.now
         promoted = [r for r in self._store.history(1000) if r.promotion.startswith("promote") and r.version]
         earlier = [r.version for r in promoted if production is None or r.number < production.number]
         kept = [v for v in earlier if v is not None and self._store.version(v) is not None]
@@ -154,17 +156,17 @@ class Promoting:
     def _judge(self) -> None:
         if self._verdict is None or self._verdict.decision == "wait":
             self._apply(self._found())
-        elif not self._versions.unpromoted:
+        elif self._production.is_newest:
             self._apply(self._verdict)  # with the threshold and the metrics as they are known now
 
     def _found(self) -> Verdict:
         """What the gate says."""
         rules = self._settings.promotion
-        if self._versions.canary is not None:
-            return Verdict("wait", f"version {self._versions.canary.number} is with the canaries")
+        if self._production.canary is not None:
+            return Verdict("wait", f"version {self._production.canary.number} is with the canaries")
         if not rules.gate:
             return Verdict("promote", "the gate is open", becomes_best=True)
-        if self._versions.opens_lineage and self._versions.production and self._versions.production.number:
+        if self._versions.opens_lineage and self._production.now and self._production.now.number:
             return Verdict("wait", "a new scaler, and nobody has trained with it yet")
         candidate, best = self._evaluation.qualities()
         return decide(
@@ -190,7 +192,7 @@ class Promoting:
         metrics = self._evaluation.metrics(self._versions.current.metrics, threshold=threshold)
         if verdict.decision == "promote" and first and with_canary and self._needs_canary():
             verdict = self._verdict = self._begin_canary(verdict, threshold=threshold, metrics=metrics)
-        changed = verdict.decision == "promote" and self._versions.promote(
+        changed = verdict.decision == "promote" and self._production.promote(
             threshold=threshold, metrics=metrics, becomes_best=verdict.becomes_best
         )
         if first or changed:
@@ -200,28 +202,28 @@ class Promoting:
     def _forget_canary(self) -> None:
         """Its predictors go back to what is in production."""
         self._loop.cancel("canary")
-        if self._versions.canary is not None:
-            self._versions.end_canary(promote=False)
+        if self._production.canary is not None:
+            self._production.end_canary(promote=False)
 
     def _needs_canary(self) -> bool:
         """Whether there are predictors on both sides of the draw."""
         share, version = self._settings.promotion.canary, self._versions.current.version
         drawn = {is_canary(node, version, share) for node in self._predictors}
-        return share > 0 and self._versions.production is not None and len(drawn) == 2
+        return share > 0 and self._production.now is not None and len(drawn) == 2
 
     def _begin_canary(self, verdict: Verdict, *, threshold: float | None, metrics: Metrics) -> Verdict:
         rules = self._settings.promotion
-        self._versions.begin_canary(rules.canary, threshold=threshold, metrics=metrics)
+        self._production.begin_canary(rules.canary, threshold=threshold, metrics=metrics)
         self._becomes_best = verdict.becomes_best
         self._loop.at("canary", rules.canary_s, self._end_canary)
         return Verdict("wait", f"canary for {rules.canary_s:g} s; {verdict.reason}")
 
     def _end_canary(self) -> None:
-        canary = self._versions.canary
+        canary = self._production.canary
         if canary is None:
             return
         good, why = compare(canary, self._predictors.values(), tolerance=self._settings.promotion.canary_tolerance)
-        self._versions.end_canary(promote=good, becomes_best=self._becomes_best)
+        self._production.end_canary(promote=good, becomes_best=self._becomes_best)
         verdict = Verdict("promote" if good else "reject", why)
         log.info("version %d: %s: %s", canary.number, verdict.decision, why)
         if canary.version == self._versions.current.version:
@@ -236,7 +238,7 @@ class Promoting:
 
     def _record(self, verdict: Verdict, metrics: Metrics) -> None:
         """In the report of the round that made the version."""
-        current, production = self._versions.current, self._versions.production
+        current, production = self._versions.current, self._production.now
         last = next(iter(self._store.history(1)), None)
         if last is None or last.version != current.version:
             return

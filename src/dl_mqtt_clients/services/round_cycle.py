@@ -161,7 +161,7 @@ class RoundCycle:
             self._drifting.clear()  # what they say next is of the new scaler
             self.rescale()
 
-    def release(self) -> None:
+    def let_in(self) -> None:
         """An operator says that what comes now is normal: nodes that wait let it into their windows."""
         stages = self._store.stages
         self._store.write_stages(msgspec.structs.replace(stages, released=stages.released + 1))

@@ -1,4 +1,4 @@
-"""The manager's versions: the newest, the one in production, and what merging adds to them."""
+"""The manager's versions: the newest one, and what merging adds to them."""
 
 import datetime as dt
 import hashlib
@@ -19,11 +19,13 @@ from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.aggregation.strategies import Merged
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ConfigurationError, ModelError
-from dl_mqtt_clients.services.from_settings import has_controls, use_backend_of
+from dl_mqtt_clients.services.from_settings import use_backend_of
+from dl_mqtt_clients.services.given_model import check_objective, check_optimizer, given_model, marked
 from dl_mqtt_clients.services.graph_blob import checked_graph
+from dl_mqtt_clients.services.production import alone
 from dl_mqtt_clients.wire.controls import control_positions
 from dl_mqtt_clients.wire.messages import Blob, Manifest, Metrics, Variable
-from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, key, mark_personal, update_positions
+from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, key, update_positions
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Versions:
-    """Loads or creates the newest version; `merge` makes the next, `promote` publishes it for production."""
+    """Loads or creates the newest version; `merge` makes the next. `Production` says which is in production."""
 
     def __init__(
         self,
@@ -51,16 +53,16 @@ class Versions:
         self._weights: list[np.ndarray]
         self._exported: Manifest | None = None
         use_backend_of(settings)
-        given = self._given(model, features, scaler)
+        given = given_model(settings, model, features, scaler)
         if given is not None:
-            given.take_roles(self._marked(given.variables))
-        self._check_optimizer()
+            given.take_roles(marked(settings, given.variables))
+        check_optimizer(settings)
         current = store.stages.current
         if current is None or fresh:
             self._begin(given)
         else:
             self._resume(current, given)
-        self._check_objective()
+        check_objective(settings, self._model)
         if settings.model.onnx and "onnx" not in self.current.blobs:
             self._add_graph()
         self.update_positions = update_positions(self.variables)
@@ -84,16 +86,6 @@ class Versions:
     def best(self) -> Manifest | None:
         """Of the versions promoted in this lineage: a candidate has to be as good."""
         return self._store.stages.best
-
-    @property
-    def canary(self) -> Manifest | None:
-        """The candidate that some predictors try before it is promoted."""
-        return self._store.stages.canary
-
-    @property
-    def unpromoted(self) -> bool:
-        """Whether the newest version is not in production yet."""
-        return self.production is None or self.production.version != self.current.version
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -134,7 +126,7 @@ class Versions:
         return state
 
     def published(self) -> list[Manifest]:
-        return [m for m in (self.current, self.production, self.canary) if m is not None]
+        return [m for m in (self.current, self.production, self._store.stages.canary) if m is not None]
 
     def reachable(self) -> list[Manifest]:
         """What somebody may still be fetching: published now, or until the last merge."""
@@ -189,7 +181,7 @@ class Versions:
         for place, values in zip(places, (scaler.offset, scaler.scale), strict=True):
             weights[place] = values.reshape(self.variables[place].shape).astype(self.variables[place].dtype)
         self._reachable = {m.version: m for m in self.published()}
-        before = _alone(self.current)
+        before = alone(self.current)
         self._write(
             weights,
             msgspec.structs.replace(
@@ -214,63 +206,6 @@ class Versions:
         self._write(weights, like, strategy="", strategy_state=None)
         self._weights = weights
 
-    def promote(self, *, threshold: float | None, metrics: Metrics, becomes_best: bool = True) -> bool:
-        """Put the newest version into production, or give it a better threshold; False when nothing changes."""
-        stages, before = self._store.stages, self.production
-        if threshold is None and before is not None:
-            threshold = before.threshold
-        production = msgspec.structs.replace(
-            _alone(self.current), stage="production", serial=stages.serial + 1, threshold=threshold, metrics=metrics
-        )
-        if before is not None and production == msgspec.structs.replace(before, serial=production.serial):
-            return False
-        self._store.put_version(production)
-        self._publish(production, best=production if becomes_best else stages.best)
-        return True
-
-    def begin_canary(self, share: float, *, threshold: float | None, metrics: Metrics) -> None:
-        """Publish the newest version for a share of the predictors."""
-        stages, before = self._store.stages, self.production
-        if threshold is None and before is not None:
-            threshold = before.threshold
-        canary = msgspec.structs.replace(
-            _alone(self.current), stage="canary", share=share, serial=stages.serial + 1, threshold=threshold,
-            metrics=metrics,
-        )  # fmt: skip
-        self._store.write_stages(msgspec.structs.replace(stages, serial=canary.serial, canary=canary))
-
-    def end_canary(self, *, promote: bool, becomes_best: bool = False) -> None:
-        """Put the canary into production; or what is there once more, so that its predictors go back to it."""
-        stages = self._store.stages
-        chosen = stages.canary if promote else stages.production
-        self._store.write_stages(msgspec.structs.replace(stages, canary=None))
-        if chosen is None:
-            return
-        production = msgspec.structs.replace(chosen, stage="production", share=1.0, serial=stages.serial + 1)
-        if promote:
-            self._store.put_version(production)
-        self._publish(production, best=production if promote and becomes_best else stages.best)
-
-    def restore(self, version: str) -> Manifest:
-        """Put an earlier version into production; later ones have to be as good. ModelError when it is not kept."""
-        kept = self._store.version(version)
-        if kept is None or kept.generation != self._store.generation:
-            raise ModelError(f"versions: expected a kept version of this generation. Received: {version[:64]}")
-        if kept.lineage != self.current.lineage:
-            raise ModelError(f"versions: expected one of the present lineage. Received: version {kept.number}")
-        serial = self._store.stages.serial + 1
-        production = msgspec.structs.replace(
-            _alone(kept), stage="production", serial=serial, blobs=_alone(kept).blobs | _graph_of(self.current)
-        )
-        self._publish(production, best=production)
-        return production
-
-    def _publish(self, production: Manifest, *, best: Manifest | None) -> None:
-        stages = self._store.stages
-        self._store.write_stages(
-            msgspec.structs.replace(stages, serial=production.serial, production=production, best=best)
-        )
-
     def _with_controls(self, change: ControlChange | None) -> tuple[dict[str, Blob], dict[str, str]]:
         """The control of all as a blob of the next manifest, and the sum behind it, by lineage."""
         lineage, controls = self.current.lineage, self._store.stages.controls
@@ -287,7 +222,7 @@ class Versions:
 
     def _best_of(self, before: Manifest, beside: Mapping[str, Blob]) -> dict[str, Any]:
         """What a manifest says of the best version of its lineage, and what else only trainers need."""
-        best, blobs = self.best, {**_alone(before).blobs, **beside}
+        best, blobs = self.best, {**alone(before).blobs, **beside}
         if best is None or best.lineage != before.lineage:
             return {"best": None, "blobs": blobs}
         return {"best": best.version, "blobs": {**blobs, "best": best.blobs["weights"]}}
@@ -306,56 +241,6 @@ class Versions:
         self._exported = manifest
 
     # ---- where it comes from ----
-
-    def _check_optimizer(self) -> None:
-        """ConfigurationError when no node could make the optimizer that the settings name."""
-        from dl_mqtt_clients.learning.optimizers import make_optimizer  # noqa: PLC0415 - imports Keras
-
-        text = self._settings.training.optimizer
-        try:
-            if text:
-                make_optimizer(text, {})
-        except ModelError as error:
-            raise ConfigurationError([f"training.{error}"]) from error
-
-    def _check_objective(self) -> None:
-        """ConfigurationError when the steps of the model's or the settings' optimizer are none for SCAFFOLD."""
-        from dl_mqtt_clients.learning.controls import momentum_of  # noqa: PLC0415 - imports Keras
-        from dl_mqtt_clients.learning.optimizers import make_optimizer  # noqa: PLC0415 - imports Keras
-
-        text = self._settings.training.optimizer
-        try:
-            if has_controls(self._settings.training.objective):
-                momentum_of(make_optimizer(text, {}) if text else self._model.core.optimizer)
-        except ModelError as error:
-            raise ConfigurationError([f"training.{error}"]) from error
-
-    def _marked(self, variables: Sequence[Variable]) -> tuple[Variable, ...]:
-        """Those personal that the settings say. ConfigurationError when a pattern matches nothing of the model."""
-        try:
-            return mark_personal(variables, self._settings.model.personal)
-        except ConfigurationError as error:
-            raise ConfigurationError([f"model.{mistake}" for mistake in error.mistakes]) from error
-
-    def _given(
-        self, model: object | None, features: Sequence[str], scaler: "ScalerValues | None"
-    ) -> "FederatedModel | None":
-        """The base model of the caller, or of `artifacts/model`; None when there is none."""
-        from dl_mqtt_clients.learning.model import FederatedModel  # noqa: PLC0415 - imports Keras
-
-        if model is not None:
-            if isinstance(model, FederatedModel):
-                return model
-            return FederatedModel.from_core(
-                model, task=self._settings.federation.task, features=tuple(features), scaler=scaler
-            )
-        folder = Path(self._settings.artifacts.dir) / "model"
-        if not (folder / "architecture.json").exists():
-            return None
-        from dl_mqtt_clients.learning.files import load_base  # noqa: PLC0415 - imports Keras
-
-        limits = self._settings.model
-        return load_base(folder, max_parameters=limits.max_parameters, custom_modules=limits.custom_modules)
 
     def _begin(self, given: "FederatedModel | None") -> None:
         if given is None:
@@ -387,7 +272,7 @@ class Versions:
             self._check_same(given, architecture, current)
             self._check_personal(given.variables)
         else:
-            self._check_personal(self._marked(current.variables))
+            self._check_personal(marked(self._settings, current.variables))
         self._model = given or rebuild(
             architecture,
             max_parameters=self._settings.model.max_parameters,
@@ -466,17 +351,6 @@ def _lineage(blobs: Mapping[str, Blob], scaler: Sequence[np.ndarray]) -> str:
 def _unchanging(blobs: Mapping[str, Blob]) -> list[str]:
     """Hashes of what all versions of a lineage share."""
     return [blobs[name].sha256 for name in ("architecture", "frozen") if name in blobs]
-
-
-def _alone(manifest: Manifest) -> Manifest:
-    """Without what only trainers need: its comparison with another version, the control of all."""
-    blobs = {name: blob for name, blob in manifest.blobs.items() if name not in ("best", "controls")}
-    return msgspec.structs.replace(manifest, best=None, blobs=blobs)
-
-
-def _graph_of(manifest: Manifest) -> dict[str, Blob]:
-    """The ONNX graph, which earlier versions of the generation may not name yet."""
-    return {name: blob for name, blob in manifest.blobs.items() if name == "onnx"}
 
 
 _NONE = "0" * 64
