@@ -147,6 +147,9 @@ def test_what_the_nodes_agreed_on_and_found_is_in_it():
         "2 of 4", "rejected: never in production", "new scaler", "back to the best",
     ):  # fmt: skip
         assert words in page, words
+    assert (
+        page.count('<tr class="rejected" title="loss +&lt;40&gt;%"><td>3</td>') == page.count('class="rejected"') == 1
+    )
 
 
 def test_every_version_stands_at_its_own_number_in_the_plots():
