@@ -37,7 +37,10 @@ class ThresholdSettings(Section):
         default=None, description="A fixed threshold (a score) instead; null: the quantile."
     )
     offset: float = Field(
-        default=0.0, description="Added to the agreed threshold by this node's predictor, in units of the score."
+        default=0.0,
+        ge=-1e9,
+        le=1e9,
+        description="Added to the agreed threshold by this node's predictor, in units of the score.",
     )
 
 
