@@ -14,7 +14,11 @@ from dl_mqtt_clients.aggregation.sketch import BIN_WIDTH, RELATIVE_ERROR
 from dl_mqtt_clients.data.nsl_kdd import load_nsl_kdd
 from dl_mqtt_clients.data.synthesis import synthesise
 from dl_mqtt_clients.errors import RefusedError
-from dl_mqtt_clients.learning.scaling import ScalerValues
+from dl_mqtt_clients.learning.backend import use_backend
+
+use_backend()
+
+from dl_mqtt_clients.learning.scaling import ScalerValues  # noqa: E402
 
 ORDINARY = hnp.arrays(np.float32, (24, 3), elements=st.floats(-1e6, 1e6, width=32))
 

@@ -121,10 +121,15 @@ SCALARS = st.one_of(
 
 
 @given(SCALARS)
+@example("._")
 def test_scalars_are_read_as_the_library_reads_them(text):
     """Except where we are stricter: octal, binary, dates and stray underscores are texts or plain integers to us."""
-    theirs = YAML(typ="safe", pure=True).load(text)
     ours = scalar(text)
+    try:
+        theirs = YAML(typ="safe", pure=True).load(text)
+    except ValueError:  # it takes "._" for a number, and then it is none
+        assert ours == text
+        return
     if type(theirs) is type(ours) and text.lstrip("+-")[:2] not in ("0o", "0b"):
         assert ours == theirs or ours != ours
     else:

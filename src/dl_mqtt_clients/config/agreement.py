@@ -38,8 +38,8 @@ class ThresholdSettings(Section):
     )
     offset: float = Field(
         default=0.0,
-        ge=-1e9,
-        le=1e9,
+        ge=-1e6,
+        le=1e6,
         description="Added to the agreed threshold by this node's predictor, in units of the score.",
     )
 
