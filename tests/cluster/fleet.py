@@ -60,6 +60,8 @@ class Fleet:
         try:
             yield
         finally:
+            again = sum(known.split(" #")[0] == name for known in self.times)
+            name += f" #{again + 1}" if again else ""
             self.times[name] = round(time.monotonic() - began, 1)
             print(f"{name}: {self.times[name]} s", flush=True)
 
