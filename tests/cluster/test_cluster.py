@@ -114,6 +114,7 @@ def test_a_worker_joins_and_one_leaves_while_rounds_go_on(fleet, watch):
     fleet.until(lambda: nodes_of(merged(watch())[-1]) == {first, third}, "round of the new fleet")
     assert swarm_nodes(fleet).keys() == {fleet.manager, first, third}
     assert containers(fleet, second) == []
+    assert seen.status(second, lambda s: s.state == "stopped")  # it said goodbye: no round waits for it
     assert fleet.docker(second, "info --format '{% raw %}{{.Swarm.LocalNodeState}}{% endraw %}'") == ["inactive"]
 
 
