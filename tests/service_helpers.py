@@ -51,6 +51,7 @@ QUICK: dict[str, Any] = {
     "rounds.statistics_deadline_s": 2.0,
     "transfer.min_free_disk_bytes": 0,
     "threshold.quantile": 0.9,
+    "promotion.gate": False,  # tests of other things do not wait for every node's word; `test_promotion` does
 }
 
 

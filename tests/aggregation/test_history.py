@@ -31,7 +31,7 @@ def test_no_more_is_held_in_memory_than_allowed_and_always_the_newest(tmp_path):
 
 
 def test_a_report_written_again_takes_no_more_room(tmp_path):
-    history = HistoryFile(tmp_path / "history.jsonl", memory_bytes=1000)
+    history = HistoryFile(tmp_path / "history.jsonl", memory_bytes=2000)
     history.append(report(1))
     for seconds in range(100):
         history.append(report(2, seconds=float(seconds)))

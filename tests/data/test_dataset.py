@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dl_mqtt_clients.data.dataset import Dataset, concat
@@ -44,12 +44,13 @@ def test_arrays_that_do_not_fit_together(change, place):
         Dataset(**{**whole, **change})
 
 
+@example(2, [0.28125, 0.28125, 0.28125], 0)
 @given(st.integers(0, 200), st.lists(st.floats(0, 0.3), min_size=1, max_size=3), st.integers(0, 5))
 def test_a_split_is_disjoint_complete_and_in_order(n, shares, seed):
     parts = split_rows(n, shares, seed=seed)
     assert sorted(np.concatenate(parts).tolist()) == list(range(n))
     assert all((np.diff(part) > 0).all() for part in parts)
-    assert [len(part) for part in parts[1:]] == [round(n * share) for share in shares]
+    assert all(abs(len(part) - n * share) <= 1 for part, share in zip(parts[1:], shares, strict=True))
 
 
 def test_a_split_that_leaves_nothing_is_refused():

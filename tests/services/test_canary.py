@@ -46,6 +46,7 @@ def test_a_candidate_is_tried_by_some_before_all_have_it_or_none(memory_url, new
         rounds__target_updates=3,
         rounds__min_updates=3,
         rounds__count=1,
+        promotion__gate=True,
         promotion__canary=0.5,
         promotion__canary_s=2.0,
         promotion__canary_tolerance=0.9 if good else 0.0,

@@ -24,7 +24,7 @@ def publish(memory_url, new_settings, watch, monkeypatch):
 
 
 def test_the_newest_rounds_that_fit_are_published_and_the_others_counted(publish):
-    history = publish(1500)
+    history = publish(3000)
     assert [r.round for r in history.rounds] == [2, 3]
     assert history.omitted == 1
     assert all(len(r.participants) == 3 for r in history.rounds)

@@ -5,10 +5,10 @@ import pytest
 
 from dl_mqtt_clients.services.predictor import Predictor
 from dl_mqtt_clients.services.trainer import Trainer
-from dl_mqtt_clients.wire.messages import Command, History, Manifest
-from service_helpers import Watch, command, readings, start_manager, trainers
+from dl_mqtt_clients.wire.messages import Command, Manifest
+from service_helpers import Watch, command, readings, start_manager, trainers, until
 
-ALL = {"rounds__target_updates": 3, "rounds__min_updates": 3}
+ALL = {"rounds__target_updates": 3, "rounds__min_updates": 3, "promotion__gate": True}
 
 
 def rounds_of(seen: Watch, count: int) -> tuple:
@@ -29,7 +29,9 @@ def test_a_version_that_half_the_nodes_ruined_is_not_promoted_and_no_predictor_s
     memory_url, new_settings, watch, monkeypatch
 ):
     """Plain mean, and two of four nodes that send their change the wrong way, a hundredfold."""
-    settings = new_settings(memory_url, rounds__target_updates=4, rounds__min_updates=4, rounds__strategy="FedAvg")
+    settings = new_settings(
+        memory_url, rounds__target_updates=4, rounds__min_updates=4, rounds__strategy="FedAvg", promotion__gate=True
+    )
     seen = watch(memory_url)
     with (
         start_manager(settings, rounds=4) as manager,
@@ -69,7 +71,8 @@ def test_a_rollback_reaches_the_predictors_and_says_so(memory_url, new_settings,
     with trainers(settings), Predictor("p", settings=settings), start_manager(settings, rounds=0) as manager:
         seen.manifest("production", lambda m: m.number >= 2)
         manager.loop.post(lambda: manager._cycle.pause(paused=True))
-        seen.wait(seen.topics.history, History, lambda h: h.rounds and h.rounds[-1].promotion)
+        until(lambda: manager._cycle.is_paused)
+        until(lambda: (r := manager._store.history(1)[0]).promotion and r.version == manager.versions.current.version)
         before = manager.versions.production
         earlier = next(r.version for r in reversed(manager._store.history(100)) if r.number == before.number - 1)
         answer = command(connect, seen, memory_url, Command(command="rollback", version=earlier if named else None))

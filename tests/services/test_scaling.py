@@ -62,7 +62,7 @@ def test_a_manager_killed_while_agreeing_begins_to_agree_again(memory_url, new_s
 def test_a_new_scaler_by_command_opens_a_lineage_that_must_pass_the_gate_again(
     memory_url, new_settings, watch, connect: Connect
 ):
-    settings = new_settings(memory_url, **{**ALL, "readings__holdout": 0.1})
+    settings = new_settings(memory_url, **{**ALL, "readings__holdout": 0.1, "promotion__gate": True})
     seen: Watch = watch(memory_url)
     with trainers(settings), Predictor("p", settings=settings), start_manager(settings, rounds=0) as manager:
         before = seen.manifest("production", lambda m: m.number >= 1)

@@ -15,9 +15,9 @@ def split_rows(n: int, shares: Sequence[float], *, seed: int = 0) -> list[Index]
     """The rest, then one part for each share of n rows: disjoint, complete, each in the rows' own order."""
     if min(shares, default=0.0) < 0 or sum(shares) >= 1:
         raise DataError(f"split: expected shares ≥ 0 with a sum below 1. Received: {list(shares)}")
-    sizes = [round(n * share) for share in shares]
+    ends = np.rint(n * np.cumsum(shares)).astype(int)  # rounded together: no more than n rows
     order = np.random.default_rng(seed).permutation(n)
-    bounds = np.cumsum([n - sum(sizes), *sizes])[:-1]
+    bounds = n - ends[-1] + np.concatenate([[0], ends[:-1]]) if len(ends) else []
     return [np.sort(part) for part in np.split(order, bounds)]
 
 
