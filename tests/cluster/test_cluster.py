@@ -85,6 +85,8 @@ def test_make_all_brings_bare_machines_to_three_finished_rounds(fleet, watch):
     fleet.configure(**CONFIGURATION)
     fleet.on(fleet.manager, "docker volume create bystander && docker network create bystander")
     fleet.on(fleet.groups["worker_train"][0], "printf '%s' '{\"labels\": [\"site=north\"]}' >/etc/docker/daemon.json")
+    fleet.make("all", "--check")  # of machines where nothing is yet
+    assert containers(fleet, fleet.manager) == []
     fleet.make("all")
     with fleet.step("three rounds"):
         reports = merged(watch(), 3)
