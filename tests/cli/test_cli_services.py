@@ -43,7 +43,9 @@ def base_model(run: Any, federation: Federation) -> None:
 @pytest.mark.usefixtures("base_model")
 def test_services_learn_report_and_end_with_0_when_a_signal_asks_them_to(federation, run):
     start = federation.start
-    manager = start("manager", "--artifacts", federation.artifacts, "--set", "rounds.pause_s=1")
+    manager = start(
+        "manager", "--artifacts", federation.artifacts, "--set", "rounds.pause_s=1", "--set", "promotion.gate=false"
+    )
     train = start("train", "--node", "a", "--log-level", "error")
     predict = start("predict", "--node", "a", "--log-format", "json")
     generate = start(
