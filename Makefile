@@ -123,7 +123,7 @@ lint: $(VENV)/lint.stamp  ## ruff and mypy
 
 .PHONY: lint_deploy
 lint_deploy: $(VENV)/deploy.stamp  ## ansible-lint
-	$(PIP) --editable '.[jax,deploy,lint_deploy]'
+	$(PIP) --editable '.[jax,deploy,lint-deploy]'
 	cd deploy/ansible && ANSIBLE_CONFIG=$(CURDIR)/configuration/ansible/ansible.cfg \
 		PATH="$(abspath $(BIN)):$$PATH" ansible-lint --quiet
 
