@@ -125,7 +125,7 @@ lint: $(VENV)/lint.stamp  ## ruff and mypy
 lint_deploy: $(VENV)/deploy.stamp  ## ansible-lint
 	$(PIP) --editable '.[jax,deploy,lint-deploy]'
 	cd deploy/ansible && ANSIBLE_CONFIG=$(CURDIR)/configuration/ansible/ansible.cfg \
-		PATH="$(abspath $(BIN)):$$PATH" ansible-lint --quiet
+		PATH="$(abspath $(BIN)):$$PATH" ansible-lint -q --offline
 
 .PHONY: test_cluster
 test_cluster: $(VENV)/deploy.stamp $(VENV)/test.stamp  ## the deployment on a Swarm made here (root), or on the hosts of CLUSTER_INVENTORY=FILE
