@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from dl_mqtt_clients.aggregation.promotion import Verdict
 from dl_mqtt_clients.services.canary import Alerts, compare, is_canary
 from dl_mqtt_clients.services.predictor import Predictor
 from dl_mqtt_clients.services.production import Production
@@ -97,3 +98,38 @@ def test_a_node_adds_its_own_offset_to_the_agreed_threshold(memory_url, new_sett
         agreed = seen.manifest("production", lambda m: m.number == 1)
         told = seen.status("p", lambda s: s.number == 1, role="predictor")
     assert told.threshold == pytest.approx(agreed.threshold + 2.5)
+
+
+def test_a_version_that_was_judged_late_goes_to_the_canaries_as_well(memory_url, new_settings, watch):
+    """Nobody's word came in time, and then it came."""
+    settings = new_settings(
+        memory_url, rounds__target_updates=3, promotion__gate=True, promotion__canary=0.5, promotion__canary_s=30.0
+    )
+    seen = watch(memory_url)
+    nodes = [f"p{i}" for i in range(6)]
+    with start_manager(settings) as manager, ExitStack() as stack:
+        for node in nodes:
+            stack.enter_context(Predictor(node, settings=settings))
+            seen.status(node, lambda s: s.state == "waiting", role="predictor")
+        promoting = manager._promoting
+        found, promoting._found = promoting._found, lambda: Verdict("wait", "a test's word")
+        stack.enter_context(trainers(settings))
+        seen.history(lambda h: any(r.number == 1 and r.promotion.startswith("wait") for r in h.rounds))
+        manager.loop.post(lambda: setattr(promoting, "_found", found))
+        seen.manifest("canary")
+        manager.stop()
+        assert manager.wait(30)
+
+
+def test_versions_rejected_late_are_counted_too(memory_url, new_settings):
+    manager = start_manager(new_settings(memory_url))
+    promoting = manager._promoting
+    for _ in range(2):
+        promoting._verdict = None
+        assert promoting._conclude(Verdict("wait", "nobody yet"))
+        assert promoting._conclude(Verdict("reject", "and then badly"))
+        assert not promoting._conclude(Verdict("reject", "the same again"))
+    assert promoting.rejected == 2
+    assert promoting._conclude(Verdict("promote", "better"))
+    assert promoting.rejected == 0
+    manager._exit.close()

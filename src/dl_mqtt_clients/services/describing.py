@@ -25,10 +25,13 @@ class Describing:
         """A round was announced, perhaps by a manager that knows nothing of us."""
         self._told = ""
 
+    def is_due(self, announced: Round) -> bool:
+        """Whether the manager asks, and was not told just now."""
+        told = self._told == announced.base and self._loop.pending("describe")
+        return announced.phase == "scaling" and not told
+
     def describe(self, announced: Round, readings: np.ndarray) -> None:
         """Readings [n, features]: those that training would use."""
-        if self._told == announced.base and self._loop.pending("describe"):
-            return
         sums = FeatureStatistics.of(readings)
         report = FeatureReport(base=announced.base, readings=len(readings), features=sums.to_message())
         if self._send(report):

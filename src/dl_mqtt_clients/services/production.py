@@ -5,6 +5,7 @@ import msgspec
 from dl_mqtt_clients.aggregation.store import Store
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.wire.messages import Blob, Manifest, Metrics
+from dl_mqtt_clients.wire.topics import Stage
 
 
 class Production:
@@ -37,11 +38,7 @@ class Production:
     def promote(self, *, threshold: float | None, metrics: Metrics, becomes_best: bool = True) -> bool:
         """Put the newest version into production, or give it a better threshold; False when nothing changes."""
         stages, before = self._store.stages, self.now
-        if threshold is None and before is not None:
-            threshold = before.threshold
-        production = msgspec.structs.replace(
-            alone(self._current), stage="production", serial=stages.serial + 1, threshold=threshold, metrics=metrics
-        )
+        production = self._newest_for("production", 1.0, threshold=threshold, metrics=metrics)
         if before is not None and production == msgspec.structs.replace(before, serial=production.serial):
             return False
         self._store.put_version(production)
@@ -50,14 +47,8 @@ class Production:
 
     def begin_canary(self, share: float, *, threshold: float | None, metrics: Metrics) -> None:
         """Publish the newest version for a share of the predictors."""
-        stages, before = self._store.stages, self.now
-        if threshold is None and before is not None:
-            threshold = before.threshold
-        canary = msgspec.structs.replace(
-            alone(self._current), stage="canary", share=share, serial=stages.serial + 1, threshold=threshold,
-            metrics=metrics,
-        )  # fmt: skip
-        self._store.write_stages(msgspec.structs.replace(stages, serial=canary.serial, canary=canary))
+        canary = self._newest_for("canary", share, threshold=threshold, metrics=metrics)
+        self._store.write_stages(msgspec.structs.replace(self._store.stages, serial=canary.serial, canary=canary))
 
     def end_canary(self, *, promote: bool, becomes_best: bool = False) -> None:
         """Put the canary into production; or what is there once more, so that its predictors go back to it."""
@@ -84,6 +75,15 @@ class Production:
         )
         self._publish(production, best=production)
         return production
+
+    def _newest_for(self, stage: Stage, share: float, *, threshold: float | None, metrics: Metrics) -> Manifest:
+        """With the threshold of what is in production while its own is not known."""
+        if threshold is None and self.now is not None:
+            threshold = self.now.threshold
+        return msgspec.structs.replace(
+            alone(self._current), stage=stage, share=share, serial=self._store.stages.serial + 1, threshold=threshold,
+            metrics=metrics,
+        )  # fmt: skip
 
     def _publish(self, production: Manifest, *, best: Manifest | None) -> None:
         stages = self._store.stages

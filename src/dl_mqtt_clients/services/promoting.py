@@ -56,13 +56,14 @@ class Promoting:
         """The newest version is another one: ask what the nodes find with it."""
         self.quarantine()  # as it was for the version before, until the nodes have scored this one
         self._evaluation, self._verdict = self._new_evaluation(), None
+        if self._versions.is_best_again:
+            self.rejected = 0
         self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
 
     def resume(self) -> None:
         """After a start: a former process may have been killed before it judged."""
         if not self._production.is_newest and self._versions.current.number:
             self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
-
         self._forget_canary()  # of a former process: nobody has compared it
 
     def hear_predictor(self, node: str, status: NodeStatus | None) -> None:
@@ -181,23 +182,29 @@ class Promoting:
     def _apply(self, verdict: Verdict, *, with_canary: bool = True) -> None:
         """Put the newest version into production, with the threshold its nodes' statistics give; or keep it back."""
         self._loop.cancel("judge")
-        first = self._verdict is None
-        self._verdict = verdict
-        if first:
-            self._loop.at("measured", self._settings.rounds.statistics_deadline_s, lambda: None)
-            self.rejected = self.rejected + 1 if verdict.decision == "reject" else 0
-            current = self._versions.current
-            log.info("version %d: %s: %s", current.number, verdict.decision, verdict.reason)
         threshold = self._threshold()
         metrics = self._evaluation.metrics(self._versions.current.metrics, threshold=threshold)
-        if verdict.decision == "promote" and first and with_canary and self._needs_canary():
-            verdict = self._verdict = self._begin_canary(verdict, threshold=threshold, metrics=metrics)
+        if verdict.decision == "promote" and with_canary and self._needs_canary():
+            verdict = self._begin_canary(verdict, threshold=threshold, metrics=metrics)
+        is_news = self._conclude(verdict)
         changed = verdict.decision == "promote" and self._production.promote(
             threshold=threshold, metrics=metrics, becomes_best=verdict.becomes_best
         )
-        if first or changed:
+        if is_news or changed:
             self._record(verdict, metrics)
             self._on_judged()
+
+    def _conclude(self, verdict: Verdict) -> bool:
+        """Keep it; whether it is another than before."""
+        before, self._verdict = self._verdict, verdict
+        if before is None:
+            self._loop.at("measured", self._settings.rounds.statistics_deadline_s, lambda: None)
+        if before is not None and before.decision == verdict.decision:
+            return False
+        if verdict.decision != "wait":
+            self.rejected = self.rejected + 1 if verdict.decision == "reject" else 0
+        log.info("version %d: %s: %s", self._versions.current.number, verdict.decision, verdict.reason)
+        return True
 
     def _forget_canary(self) -> None:
         """Its predictors go back to what is in production."""
@@ -206,7 +213,9 @@ class Promoting:
             self._production.end_canary(promote=False)
 
     def _needs_canary(self) -> bool:
-        """Whether there are predictors on both sides of the draw."""
+        """Whether it is not in production, and there are predictors on both sides of the draw."""
+        if self._production.is_newest:
+            return False
         share, version = self._settings.promotion.canary, self._versions.current.version
         drawn = {is_canary(node, version, share) for node in self._predictors}
         return share > 0 and self._production.now is not None and len(drawn) == 2
@@ -224,11 +233,13 @@ class Promoting:
             return
         good, why = compare(canary, self._predictors.values(), tolerance=self._settings.promotion.canary_tolerance)
         self._production.end_canary(promote=good, becomes_best=self._becomes_best)
-        verdict = Verdict("promote" if good else "reject", why)
-        log.info("version %d: %s: %s", canary.number, verdict.decision, why)
         if canary.version == self._versions.current.version:
-            self._verdict = verdict
+            verdict = Verdict("promote" if good else "reject", why)
+            self._conclude(verdict)
             self._record(verdict, canary.metrics)
+        else:
+            log.info("version %d: %s: %s", canary.number, "promoted" if good else "rejected", why)
+            self._judge()  # the newest one, which had to wait
         self._on_judged()
 
     def _threshold(self) -> float | None:

@@ -70,11 +70,10 @@ class Rescaling:
         except ValueError as error:
             raise MessageError(str(error)) from error
         self._heard[node] = sums
-        if self._roster.is_settled and self._roster.live_trainers() <= self._heard.keys():
-            self._agree()
+        self.who_lives_changed()
 
     def who_lives_changed(self) -> None:
-        """Somebody who was waited for may have left."""
+        """All who live may have been heard by now."""
         if self.is_open and self._roster.is_settled and self._roster.live_trainers() <= self._heard.keys():
             self._agree()
 

@@ -255,7 +255,9 @@ class Trainer(Node["FederatedModel"]):
     def _describe(self) -> None:
         """Tell what our readings are like, while a scaler is being agreed on."""
         announced, manifest = self._announced, self.manifest
-        if announced is None or announced.phase != "scaling" or manifest is None or manifest.version != announced.base:
+        if announced is None or manifest is None or manifest.version != announced.base:
+            return
+        if not self._describing.is_due(announced):
             return
         x, _, _ = self._held.to_learn(announced.training.window, manifest.task)
         if len(x) >= announced.training.min_readings or (self.stream is None and len(x)):

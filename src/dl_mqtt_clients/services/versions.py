@@ -102,6 +102,11 @@ class Versions:
         return before is not None and before.lineage != self.current.lineage
 
     @property
+    def is_best_again(self) -> bool:
+        """Whether the newest version has the weights of the best one: training has returned to it."""
+        return self.best is not None and self.current.blobs["weights"] == self.best.blobs["weights"]
+
+    @property
     def weights(self) -> list[np.ndarray]:
         """Of the newest version, in the order of `variables`; not to be changed."""
         return self._weights
