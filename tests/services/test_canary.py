@@ -103,7 +103,12 @@ def test_a_node_adds_its_own_offset_to_the_agreed_threshold(memory_url, new_sett
 def test_a_version_that_was_judged_late_goes_to_the_canaries_as_well(memory_url, new_settings, watch):
     """Nobody's word came in time, and then it came."""
     settings = new_settings(
-        memory_url, rounds__target_updates=3, promotion__gate=True, promotion__canary=0.5, promotion__canary_s=30.0
+        memory_url,
+        rounds__target_updates=3,
+        promotion__gate=True,
+        promotion__canary=0.5,
+        promotion__canary_s=30.0,
+        rounds__pause_s=60.0,
     )
     seen = watch(memory_url)
     nodes = [f"p{i}" for i in range(6)]
@@ -115,8 +120,9 @@ def test_a_version_that_was_judged_late_goes_to_the_canaries_as_well(memory_url,
         found, promoting._found = promoting._found, lambda: Verdict("wait", "a test's word")
         stack.enter_context(trainers(settings))
         seen.history(lambda h: any(r.number == 1 and r.promotion.startswith("wait") for r in h.rounds))
-        manager.loop.post(lambda: setattr(promoting, "_found", found))
-        seen.manifest("canary")
+        promoting._found = found
+        manager.loop.post(promoting._judge)
+        assert seen.manifest("canary").number == 1
         manager.stop()
         assert manager.wait(30)
 
