@@ -117,7 +117,8 @@ def test_a_version_that_was_judged_late_goes_to_the_canaries_as_well(memory_url,
             stack.enter_context(Predictor(node, settings=settings))
             seen.status(node, lambda s: s.state == "waiting", role="predictor")
         promoting = manager._promoting
-        found, promoting._found = promoting._found, lambda: Verdict("wait", "a test's word")
+        found, late = promoting._found, Verdict("wait", "a test's word")
+        promoting._found = lambda: late if manager.versions.current.number else found()
         stack.enter_context(trainers(settings))
         seen.history(lambda h: any(r.number == 1 and r.promotion.startswith("wait") for r in h.rounds))
         promoting._found = found
