@@ -100,34 +100,6 @@ def test_a_node_adds_its_own_offset_to_the_agreed_threshold(memory_url, new_sett
     assert told.threshold == pytest.approx(agreed.threshold + 2.5)
 
 
-def test_a_version_that_was_judged_late_goes_to_the_canaries_as_well(memory_url, new_settings, watch):
-    """Nobody's word came in time, and then it came."""
-    settings = new_settings(
-        memory_url,
-        rounds__target_updates=3,
-        promotion__gate=True,
-        promotion__canary=0.5,
-        promotion__canary_s=30.0,
-        rounds__pause_s=60.0,
-    )
-    seen = watch(memory_url)
-    nodes = [f"p{i}" for i in range(6)]
-    with start_manager(settings) as manager, ExitStack() as stack:
-        for node in nodes:
-            stack.enter_context(Predictor(node, settings=settings))
-            seen.status(node, lambda s: s.state == "waiting", role="predictor")
-        promoting = manager._promoting
-        found, late = promoting._found, Verdict("wait", "a test's word")
-        promoting._found = lambda: late if manager.versions.current.number else found()
-        stack.enter_context(trainers(settings))
-        seen.history(lambda h: any(r.number == 1 and r.promotion.startswith("wait") for r in h.rounds))
-        promoting._found = found
-        manager.loop.post(promoting._judge)
-        assert seen.manifest("canary").number == 1
-        manager.stop()
-        assert manager.wait(30)
-
-
 def test_versions_rejected_late_are_counted_too(memory_url, new_settings):
     manager = start_manager(new_settings(memory_url))
     promoting = manager._promoting
