@@ -1,6 +1,10 @@
 """JSON messages: golden forms, what is refused, and that nothing else can happen."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -206,3 +210,32 @@ def test_a_message_cannot_be_changed():
 def test_every_kind_has_a_json_schema_so_that_other_languages_can_speak_the_protocol():
     for kind in KINDS:
         assert msgspec.json.schema(kind)
+
+
+FIRST_USE = """
+import sys, threading
+from dl_mqtt_clients.wire.messages import decode
+from golden_messages import GOLDEN
+
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(4)
+
+def read_all():
+    together.wait()
+    for message, text in GOLDEN:
+        assert decode(text.encode(), type(message)) == message
+
+threads = [threading.Thread(target=read_all) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_threads_may_meet_every_kind_of_message_for_the_first_time_at_once(attempt):
+    """Each in a new process; without care nine of ten such processes end with a segmentation fault (msgspec 0.22)."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path}
+    command = [sys.executable, "-c", FIRST_USE]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 0, (done.returncode, done.stderr.decode())

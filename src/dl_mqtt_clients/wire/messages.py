@@ -4,6 +4,7 @@ Unknown fields are ignored, so that a node may be newer than its manager. A mess
 version than ours is refused with that reason; one version back is accepted. Sizes are limited before decoding.
 """
 
+import threading
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -378,10 +379,14 @@ M = TypeVar("M", bound=Message)
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+_building = threading.Lock()
 
 
 class _Version(Struct):
     v: int = PROTOCOL
+
+
+_version = msgspec.json.Decoder(_Version)
 
 
 def encode(message: Message) -> bytes:
@@ -392,7 +397,7 @@ def decode(payload: bytes | memoryview, kind: type[M], *, limit: int = MAX_JSON_
     """JSON to a typed message. MessageError says what was wrong, with at most a line of the payload."""
     if len(payload) > limit:
         raise MessageError(f"{kind.__name__}: expected at most {limit} bytes. Received: {len(payload)}")
-    decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    decoder = _decoders.get(kind) or _decoder(kind)
     try:
         message: M = decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -401,6 +406,14 @@ def decode(payload: bytes | memoryview, kind: type[M], *, limit: int = MAX_JSON_
     if not PROTOCOL - 1 <= message.v <= PROTOCOL:
         raise _wrong_version(kind, message.v)
     return message
+
+
+def _decoder(kind: type[Message]) -> msgspec.json.Decoder[Any]:
+    """One thread at a time: msgspec 0.22 ends the process when two threads meet a type for the first time at once."""
+    with _building:
+        if kind not in _decoders:
+            _decoders[kind] = msgspec.json.Decoder(kind)
+        return _decoders[kind]
 
 
 def _short(error: Exception) -> str:
@@ -414,7 +427,7 @@ def _short(error: Exception) -> str:
 def _check_version(payload: bytes | memoryview, kind: type[Message]) -> None:
     """A newer message may not even decode: then its version is the better reason."""
     try:
-        version = msgspec.json.decode(payload, type=_Version).v
+        version = _version.decode(payload).v
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version > PROTOCOL:
@@ -425,3 +438,7 @@ def _wrong_version(kind: type[Message], version: int) -> MessageError:
     return MessageError(
         f"{kind.__name__}: expected protocol version {PROTOCOL - 1} or {PROTOCOL}. Received: {str(version)[:20]}"
     )
+
+
+for _kind in Message.__subclasses__():  # while there is one thread, with what they hold: other modules decode parts
+    _decoder(_kind)
