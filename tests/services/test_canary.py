@@ -1,16 +1,17 @@
 """A candidate goes to a share of the predictors first; what they raise alarm about decides."""
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from brokers import needs_mosquitto
 from dl_mqtt_clients.aggregation.promotion import Verdict
 from dl_mqtt_clients.services.canary import Alerts, compare, is_canary
 from dl_mqtt_clients.services.predictor import Predictor
 from dl_mqtt_clients.services.production import Production
-from dl_mqtt_clients.wire.messages import Manifest, NodeStatus
-from service_helpers import readings, start_manager, trainers
+from dl_mqtt_clients.wire.messages import Command, Manifest, NodeStatus, Statistics, encode
+from service_helpers import readings, start_manager, trainers, until
 
 SHA, OTHER = "a" * 64, "b" * 64
 CANDIDATE = Manifest(
@@ -100,6 +101,112 @@ def test_a_node_adds_its_own_offset_to_the_agreed_threshold(memory_url, new_sett
     assert told.threshold == pytest.approx(agreed.threshold + 2.5)
 
 
+BROKERS = [pytest.param("shared_mosquitto_url", marks=needs_mosquitto), "memory_url"]
+CANARIES = {
+    "rounds__target_updates": 3,
+    "rounds__min_updates": 3,
+    "rounds__continuous": False,
+    "rounds__statistics_deadline_s": 600.0,
+    "promotion__gate": True,
+    "promotion__tolerance": 10.0,
+    "promotion__min_nodes": 4,
+    "promotion__canary": 0.5,
+    "promotion__canary_s": 600.0,
+}
+
+
+@pytest.fixture(params=BROKERS)
+def url(request):
+    return request.getfixturevalue(request.param)
+
+
+def is_told(seen, number, words):
+    """Until the history says so of this version."""
+    return seen.history(lambda h: any(r.number == number and words in r.promotion for r in h.rounds))
+
+
+def order(seen, word):
+    seen.client.transport.publish(seen.topics.command, encode(Command(command=word)))
+
+
+def told_by_three(seen, number):
+    """What each has found of the version, once all have."""
+    version = seen.manifest("global", lambda m: m.number == number).version
+    return [seen.wait(seen.topics.statistics(n, "trainer"), Statistics, lambda s: s.version == version) for n in "abc"]
+
+
+def say_of(seen, number):
+    """The fourth node's word, after the three: the same as a's."""
+    found, *_ = told_by_three(seen, number)
+    seen.client.transport.publish(seen.topics.statistics("d", "trainer"), encode(found))
+
+
+def say_state(seen, node, role, state):
+    seen.client.transport.publish(seen.topics.status(node, role), encode(NodeStatus(state=state)), retain=True)
+
+
+def predictors_on_both_sides(seen):
+    """Their statuses: of 32 drawn one by one, all on one side once in a thousand million times."""
+    for i in range(32):
+        say_state(seen, f"p{i}", "predictor", "scoring")
+
+
+@contextmanager
+def federation_of_four(seen, settings):
+    """Nothing is judged before the fourth node has told; version 0 is in production."""
+    with start_manager(settings, rounds=0) as manager, trainers(settings):
+        predictors_on_both_sides(seen)
+        say_of(seen, 0)
+        seen.manifest("production", lambda m: m.number == 0)
+        yield manager
+
+
+def test_a_version_that_was_judged_late_goes_to_the_canaries_as_well(url, new_settings, watch):
+    seen = watch(url)
+    with federation_of_four(seen, new_settings(url, **CANARIES)):
+        order(seen, "round")
+        is_told(seen, 1, "wait: expected at least 4 nodes. Received: 3")
+        say_of(seen, 1)
+        assert seen.manifest("canary").number == 1
+        is_told(seen, 1, "wait: canary for 600 s; loss")
+        assert {m.number for m in seen.seen(seen.topics.model("production"), Manifest)} == {0}
+
+
+def end_canary(manager):
+    """As if its time were up."""
+    manager.loop.post(lambda: manager.loop.at("canary", 0.0, manager._promoting._end_canary))
+
+
+def test_when_a_canary_ends_the_newest_version_is_judged(url, new_settings, watch):
+    seen = watch(url)
+    with federation_of_four(seen, new_settings(url, **{**CANARIES, "promotion__min_nodes": 3})) as manager:
+        order(seen, "round")
+        seen.manifest("canary", lambda m: m.number == 1)
+        order(seen, "round")
+        is_told(seen, 2, "wait: version 1 is with the canaries")
+        end_canary(manager)
+        seen.manifest("production", lambda m: m.number == 1)
+        seen.manifest("canary", lambda m: m.number == 2)
+        is_told(seen, 1, "promote: canary: no readings to compare")
+        is_told(seen, 2, "wait: canary for 600 s; loss")
+
+
+def test_when_a_canary_ends_the_newest_version_still_waits_for_nodes_that_have_not_told(url, new_settings, watch):
+    seen = watch(url)
+    with federation_of_four(seen, new_settings(url, **{**CANARIES, "promotion__min_nodes": 1})) as manager:
+        say_state(seen, "d", "trainer", "waiting")
+        order(seen, "round")
+        say_of(seen, 1)
+        seen.manifest("canary", lambda m: m.number == 1)
+        order(seen, "round")
+        told_by_three(seen, 2)
+        until(lambda: manager.versions.current.number == 2 and manager._promoting._evaluation.nodes("trainer") == 3)
+        end_canary(manager)
+        seen.manifest("production", lambda m: m.number == 1)
+        say_of(seen, 2)
+        is_told(seen, 2, "over 4 nodes")
+
+
 def test_versions_rejected_late_are_counted_too(memory_url, new_settings):
     manager = start_manager(new_settings(memory_url))
     promoting = manager._promoting
@@ -107,7 +214,7 @@ def test_versions_rejected_late_are_counted_too(memory_url, new_settings):
         promoting._verdict = None
         assert promoting._conclude(Verdict("wait", "nobody yet"))
         assert promoting._conclude(Verdict("reject", "and then badly"))
-        assert not promoting._conclude(Verdict("reject", "the same again"))
+        assert not promoting._conclude(Verdict("reject", "and then badly"))
     assert promoting.rejected == 2
     assert promoting._conclude(Verdict("promote", "better"))
     assert promoting.rejected == 0

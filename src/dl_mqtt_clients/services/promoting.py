@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MOST_STATISTICS: Final = 4096  # nodes whose statistics are kept though no status of theirs was heard
 LATE_S: Final = 0.3  # statistics that come after the promotion are looked at together
+RECENT: Final = 16  # rounds among whose reports a version's is looked for
 
 
 class Promoting:
@@ -155,6 +156,9 @@ class Promoting:
     # ---- judging ----
 
     def _judge(self) -> None:
+        canary = self._production.canary
+        if canary is not None and canary.version == self._versions.current.version:
+            return  # what its predictors find decides
         if self._verdict is None or self._verdict.decision == "wait":
             self._apply(self._found())
         elif self._production.is_newest:
@@ -191,20 +195,23 @@ class Promoting:
             threshold=threshold, metrics=metrics, becomes_best=verdict.becomes_best
         )
         if is_news or changed:
-            self._record(verdict, metrics)
+            self._record(self._versions.current.version, verdict, metrics)
             self._on_judged()
 
     def _conclude(self, verdict: Verdict) -> bool:
-        """Keep it; whether it is another than before."""
+        """Keep it; whether it is another than before, also in its words: a canary's begin with "wait" as well."""
         before, self._verdict = self._verdict, verdict
         if before is None:
             self._loop.at("measured", self._settings.rounds.statistics_deadline_s, lambda: None)
-        if before is not None and before.decision == verdict.decision:
+        elif (before.decision, before.reason) == (verdict.decision, verdict.reason):
             return False
+        self._note(self._versions.current.number, verdict)
+        return True
+
+    def _note(self, number: int, verdict: Verdict) -> None:
         if verdict.decision != "wait":
             self.rejected = self.rejected + 1 if verdict.decision == "reject" else 0
-        log.info("version %d: %s: %s", self._versions.current.number, verdict.decision, verdict.reason)
-        return True
+        log.info("version %d: %s: %s", number, verdict.decision, verdict.reason)
 
     def _forget_canary(self) -> None:
         """Its predictors go back to what is in production."""
@@ -233,13 +240,14 @@ class Promoting:
             return
         good, why = compare(canary, self._predictors.values(), tolerance=self._settings.promotion.canary_tolerance)
         self._production.end_canary(promote=good, becomes_best=self._becomes_best)
+        verdict = Verdict("promote" if good else "reject", why)
+        self._record(canary.version, verdict, canary.metrics)
         if canary.version == self._versions.current.version:
-            verdict = Verdict("promote" if good else "reject", why)
             self._conclude(verdict)
-            self._record(verdict, canary.metrics)
         else:
-            log.info("version %d: %s: %s", canary.number, "promoted" if good else "rejected", why)
-            self._judge()  # the newest one, which had to wait
+            self._note(canary.number, verdict)
+            if self._verdict is not None:
+                self._judge()  # the newest one, which had to wait
         self._on_judged()
 
     def _threshold(self) -> float | None:
@@ -247,15 +255,15 @@ class Promoting:
             return self._settings.threshold.value
         return self._evaluation.threshold(self._settings.threshold.quantile)
 
-    def _record(self, verdict: Verdict, metrics: Metrics) -> None:
+    def _record(self, version: str, verdict: Verdict, metrics: Metrics) -> None:
         """In the report of the round that made the version."""
-        current, production = self._versions.current, self._production.now
-        last = next(iter(self._store.history(1)), None)
-        if last is None or last.version != current.version:
+        report = next((r for r in reversed(self._store.history(RECENT)) if r.version == version), None)
+        if report is None:
             return
-        promoted = production is not None and production.version == current.version
+        production = self._production.now
+        promoted = production is not None and production.version == version
         report = msgspec.structs.replace(
-            last,
+            report,
             metrics=metrics,
             threshold=production.threshold if promoted and production else None,
             promotion=f"{verdict.decision}: {verdict.reason}"[:2000],
