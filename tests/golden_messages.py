@@ -1,6 +1,6 @@
 """Every kind of message as a value and as the JSON that crosses the wire. A change here is a change of the protocol."""
 
-from dl_mqtt_clients.wire.feature_sums import FeatureReport, FeatureSums
+from dl_mqtt_clients.wire.feature_sums import CategorySums, FeatureReport, FeatureSums
 from dl_mqtt_clients.wire.messages import (
     Anomaly,
     Answer,
@@ -43,6 +43,7 @@ MANIFEST = Manifest(
     lineage=OTHER,
     base=OTHER,
     features=("processId", "userId"),
+    categorical=(1,),
     blobs={"architecture": Blob(sha256=OTHER, bytes=900, chunk_bytes=262144)},
     variables=(Variable(role="scaler", shape=(2,), dtype="float32", path="scaling/mean"),),
     threshold=0.5,
@@ -60,6 +61,7 @@ MANIFEST = Manifest(
 MANIFEST_JSON = f"""{{
   "v": 1, "stage": "production", "generation": 1, "serial": 7, "version": "{SHA}", "number": 3, "round": 3,
   "lineage": "{OTHER}", "base": "{OTHER}", "best": null, "task": "anomaly", "features": ["processId", "userId"],
+  "categorical": [1],
   "blobs": {{"architecture": {{"sha256": "{OTHER}", "bytes": 900, "chunk_bytes": 262144}}}},
   "variables": [{{"role": "scaler", "shape": [2], "dtype": "float32", "path": "scaling/mean"}}],
   "threshold": 0.5, "share": 1.0,
@@ -115,11 +117,14 @@ OFFER = Offer(
     examples=512,
     new_readings=40,
     steps=16,
+    oldest_age_s=3600.5,
+    newest_age_s=0.25,
     metrics={"loss": 0.125},
 )
 OFFER_JSON = f"""{{
   "v": 1, "round": 4, "attempt": 2, "base": "{SHA}", "sha256": "{OTHER}", "bytes": 4096, "examples": 512,
-  "new_readings": 40, "steps": 16, "inline": false, "metrics": {{"loss": 0.125}}
+  "new_readings": 40, "steps": 16, "oldest_age_s": 3600.5, "newest_age_s": 0.25, "inline": false,
+  "metrics": {{"loss": 0.125}}
 }}"""
 
 REPLY = Reply(kind="grant", round=4, attempt=2, sha256=OTHER, chunks=(0, 1, 2))
@@ -140,7 +145,16 @@ HISTORY = History(
             number=4,
             seconds=1.5,
             asked=3,
-            participants=(Participant(node="jetson-07", examples=512, weight=1.0, loss=0.125),),
+            participants=(
+                Participant(
+                    node="jetson-07",
+                    examples=512,
+                    weight=1.0,
+                    loss=0.125,
+                    data_from="2026-07-02T12:05:00+00:00",
+                    data_to="2026-07-02T13:04:59+00:00",
+                ),
+            ),
             refused={"jetson-08": "unknown node"},
             left_out=("jetson-09",),
             metrics=Metrics(loss=0.125, examples=512, nodes=1),
@@ -149,6 +163,8 @@ HISTORY = History(
             lineage=OTHER,
             codec="int8",
             strategy="FedAvg",
+            data_from="2026-07-02T12:05:00+00:00",
+            data_to="2026-07-02T13:04:59+00:00",
             finished="2026-07-02T13:05:00+00:00",
         ),
     ),
@@ -158,11 +174,13 @@ HISTORY_JSON = f"""{{
   "rounds": [{{
     "round": 4, "attempt": 2, "outcome": "merged", "drifting": ["jetson-07"], "reason": "command",
     "version": "{SHA}", "number": 4, "seconds": 1.5, "asked": 3,
-    "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0}}],
+    "participants": [{{"node": "jetson-07", "examples": 512, "weight": 1.0, "loss": 0.125, "staleness": 0,
+      "data_from": "2026-07-02T12:05:00+00:00", "data_to": "2026-07-02T13:04:59+00:00"}}],
     "refused": {{"jetson-08": "unknown node"}}, "left_out": ["jetson-09"], "unnamed": 0,
     "metrics": {{"loss": 0.125, "holdout_loss": null, "auroc": null, "average_precision": null,
       "verdicts": null, "loss_spread": null, "auroc_spread": null, "examples": 512, "nodes": 1}}, "threshold": 0.5,
     "promotion": "", "base": "{OTHER}", "lineage": "{OTHER}", "codec": "int8", "strategy": "FedAvg",
+    "data_from": "2026-07-02T12:05:00+00:00", "data_to": "2026-07-02T13:04:59+00:00",
     "finished": "2026-07-02T13:05:00+00:00"
   }}],
   "omitted": 0
@@ -249,10 +267,12 @@ FEATURES = FeatureReport(
     base=SHA,
     readings=5,
     features=(FeatureSums(count=4, missing=1, mean=0.5, m2=2.5, bins=(-3, 7), counts=(1, 3)),),
+    categories=(CategorySums(values=(8703828, 7), counts=(3, 1), other=1),),
 )
 FEATURES_JSON = f"""{{
   "v": 1, "base": "{SHA}", "readings": 5,
-  "features": [{{"count": 4, "missing": 1, "mean": 0.5, "m2": 2.5, "bins": [-3, 7], "counts": [1, 3]}}]
+  "features": [{{"count": 4, "missing": 1, "mean": 0.5, "m2": 2.5, "bins": [-3, 7], "counts": [1, 3]}}],
+  "categories": [{{"values": [8703828, 7], "counts": [3, 1], "other": 1}}]
 }}"""
 
 ANOMALY = Anomaly(id="r-17", score=9.5, threshold=0.5, version=SHA, number=3, suppressed=2, timestamp=1700000000)

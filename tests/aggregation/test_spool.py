@@ -61,8 +61,16 @@ def test_the_journal_is_a_readable_line_an_update(folder, spool):
     put(spool, "a")
     hash_ = hashlib.sha256(content_of("a", 100)).hexdigest()
     assert (folder / "accepted.jsonl").read_text() == (
-        f'{{"node":"a","sha256":"{hash_}","offset":0,"bytes":100,"examples":10,"loss":0.5,"staleness":0,"steps":1}}\n'
+        f'{{"node":"a","sha256":"{hash_}","offset":0,"bytes":100,"examples":10,"loss":0.5,"staleness":0,"steps":1,'
+        '"data_from":null,"data_to":null}\n'
     )
+
+
+def test_a_journal_of_an_older_manager_knows_no_data_times(folder, spool):
+    put(spool, "a")
+    journal = folder / "accepted.jsonl"
+    journal.write_text(journal.read_text().replace(',"data_from":null,"data_to":null', ""))
+    assert reopened(folder)[0] == spool.entries
 
 
 def test_what_was_written_is_seen_before_it_counts(spool):
@@ -157,6 +165,7 @@ def test_a_data_file_that_is_longer_does_not_matter(folder, spool):
         b'{"node":"a","sha256":"b","offset":0,"bytes":0,"examples":1}',
         b'{"node":"a","sha256":"b","offset":0,"bytes":1,"examples":0}',
         b'{"node":"a","sha256":"b","offset":0,"bytes":1,"examples":1e9}',
+        b'{"node":"a","sha256":"b","offset":0,"bytes":1,"examples":1,"data_to":1e12}',
     ],
     ids=lambda b: str(b)[:40],
 )

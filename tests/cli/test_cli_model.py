@@ -74,6 +74,27 @@ def test_the_scaling_is_the_configured_one(scaling, scale):
         assert np.array_equal(scaled, data.train.x)
 
 
+def test_categorical_features_get_an_input_for_each_value(run, tmp_path):
+    rows = ["bytes,protocol,count", *(f"{i},{'tcp' if i % 3 else 'udp'},{i % 7}" for i in range(100))]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    words = ("--source", "table", "--data", "t.csv", "--set", "data.categorical=protocol", "--set", "vocabulary.size=4")
+    built = run("model", "build", *words, "--set", "model.hidden=2", "--json")
+    assert built.code == 0, built.err
+    assert built.json["features"] == ["bytes", "protocol", "count"]
+    shown = run("model", "inspect", "artifacts/model", "--json").json
+    assert shown["variables"][3]["shape"] == [6, 2]
+    assert shown["scaler"][1] == {"name": "protocol", "slots": 4, "codes": [8703828, 9860979]}
+    assert "2 of at most 4 values" in run("model", "inspect", "artifacts/model").out
+
+
+def test_a_categorical_feature_must_be_one_of_the_data_s_and_hold_whole_numbers():
+    data = splits(y=np.zeros(50, int))
+    with pytest.raises(DataError, match=r"categorical: expected some of \['a', 'b', 'c'\]\. Received: \['d'\]"):
+        make_base_model(Settings().replace(**{"data.categorical": ("a", "d")}), data)
+    with pytest.raises(DataError, match="b: expected words, or whole numbers within"):
+        make_base_model(Settings().replace(**{"data.categorical": ("b",)}), data)
+
+
 @pytest.mark.parametrize(("classes", "outputs"), [(2, 1), (3, 3)])
 def test_a_supervised_model_puts_out_probabilities(classes, outputs):
     settings = Settings().replace(**{"federation.task": "supervised"})

@@ -25,6 +25,10 @@ from dl_mqtt_clients.wire.messages import (
 from dl_mqtt_clients.wire.topics import Topics
 
 BLOB = Blob(sha256="f" * 64, bytes=1, chunk_bytes=1)
+METRICS = Metrics(
+    loss=0.5, holdout_loss=0.25, auroc=0.93, average_precision=0.81,
+    loss_spread=Spread(worst=0.75, median=0.25, best=0.125, worst_node="jetson-07"),
+)  # fmt: skip
 
 
 def sha(number: int) -> str:
@@ -36,18 +40,26 @@ def report(number: int, **changes) -> RoundReport:
         "round": number, "attempt": 1, "outcome": "merged", "version": sha(number), "number": number,
         "base": sha(number - 1), "participants": (Participant(node="a", examples=10),),
         "promotion": "promote: loss -3.10%, at most +2.00% allowed, over 3 nodes",
-        "metrics": Metrics(
-            loss=0.5, holdout_loss=0.25, auroc=0.93, average_precision=0.81,
-            loss_spread=Spread(worst=0.75, median=0.25, best=0.125, worst_node="jetson-07"),
-        ),
+        "metrics": METRICS,
     }  # fmt: skip
     return RoundReport(**{**known, **changes})
 
 
 REPORTS = (
     report(11, outcome="rescaled", promotion=""),
-    report(12, round=11, threshold=0.625),
-    report(13, promotion="reject: loss +40.00%, at most +7.00% allowed, over 3 nodes"),
+    report(
+        12,
+        round=11,
+        threshold=0.625,
+        metrics=msgspec.structs.replace(METRICS, examples=512),
+        data_from="2026-07-02T12:05:00+00:00",
+        data_to="2026-07-02T13:04:59+00:00",
+    ),
+    report(
+        13,
+        promotion="reject: loss +40.00%, at most +7.00% allowed, over 3 nodes",
+        data_to="2026-07-02T13:09:59+00:00",
+    ),
     RoundReport(round=14, attempt=1, outcome="abandoned"),
 )
 
@@ -113,6 +125,13 @@ def test_the_table_says_what_each_version_is_worth_and_what_became_of_it(ask, ma
     ):  # fmt: skip
         assert text in words, text
     assert "abandoned" not in words
+
+
+def test_it_says_when_the_readings_came_as_far_as_that_is_known(ask, manager):
+    lines = [line.split() for line in ask("versions").out.partition("What they learnt from")[2].splitlines()]
+    assert ["12", "512", "2026-07-02", "12:05:00", "2026-07-02", "13:04:59"] in lines
+    assert ["13", "0", "2026-07-02", "13:09:59"] in lines
+    assert not [line for line in lines if line[:1] == ["11"]]
 
 
 def test_json_holds_the_reports_as_the_manager_made_them(ask, manager):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from dl_mqtt_clients.data.categories import category_code
 from dl_mqtt_clients.data.nsl_kdd import COLUMNS, NUMBERS, TEST_FILE, load_nsl_kdd
 from dl_mqtt_clients.errors import DataError
 
@@ -40,6 +41,14 @@ def test_numbers_are_logarithms_and_categories_columns(tmp_path):
     assert splits.train.x[1, 38:].tolist() == [1, 0, 0, 1, 0, 1, 0]
     assert splits.test.x[0, 38:].tolist() == [1, 0, 0, 0, 1, 0, 1]
     assert (splits.train.y.tolist(), splits.train.groups.tolist()) == ([0, 1], ["http", "other"])
+
+
+def test_categorical_columns_hold_the_codes_of_their_words(tmp_path):
+    write(tmp_path, [line(), line(service="other")], [line(service="unheard", flag="S0")])
+    splits = load_nsl_kdd(tmp_path, categorical=("service", "flag"), validation=0.0)
+    assert splits.train.features[38:] == ("protocol_type=tcp", "protocol_type=<other>", "service", "flag")
+    assert splits.train.x[:, 40].tolist() == [category_code("http"), category_code("other")]
+    assert splits.test.x[0, 40:].tolist() == [category_code("unheard"), category_code("S0")]
 
 
 def test_errors_name_the_place(tmp_path):

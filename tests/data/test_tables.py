@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 
 from dl_mqtt_clients.data.arrays import load_arrays
+from dl_mqtt_clients.data.categories import category_code
 from dl_mqtt_clients.data.tables import load_table
 from dl_mqtt_clients.errors import DataError
 
@@ -43,6 +44,17 @@ def test_a_folder_with_parts_is_taken_as_it_is(tmp_path):
     assert splits.train.groups is None
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_categorical_columns_are_words_or_whole_numbers(tmp_path, ending):
+    path = write(table(4, word=["tcp", "udp", "tcp", "größe"], event=[8, 8, -3, 0]), tmp_path / f"t{ending}")
+    splits = load_table(path, categorical=["word", "event"], group="device", validation=0, test=0)
+    assert splits.train.features == ("a", "b", "word", "event")
+    assert splits.train.x[:, 2].tolist() == [category_code(word) for word in ("tcp", "udp", "tcp", "größe")]
+    assert splits.train.x[:, 3].tolist() == [8, 8, -3, 0]
+    chosen = load_table(path, features=["word", "a"], categorical=["word"], validation=0, test=0)
+    assert chosen.train.x[0].tolist() == [category_code("tcp"), 0.0]
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
@@ -69,6 +81,9 @@ def test_labels(tmp_path, labels, expected, ending):
         (table(kind=range(100, 200)), {"label": "kind"}, "kind: expected classes"),
         (table().with_columns(a=pl.lit(None, pl.Float64)), {"features": ["a"]}, "row 2, a: .* Received: nothing"),
         (pl.DataFrame({"device": ["p"]}), {}, "at least one numeric column"),
+        (table(), {"categorical": ["Device"]}, r"expected a column 'Device' \(did you mean 'device'\?\)"),
+        (table(odd=[0.5] * 100), {"categorical": ["odd"]}, "t.csv: odd: category: expected a word, or a whole number"),
+        (table(odd=[None, "x"] * 50), {"categorical": ["odd"]}, "row 2, odd: .* Received: nothing"),
     ],
 )  # fmt: skip
 def test_errors_name_the_place(tmp_path, frame, options, message):

@@ -161,7 +161,7 @@ def test_a_missing_verdict_is_noticed(autoencoder):
 
 def test_the_readings_of_the_comparison_are_finite_whatever_the_scaler():
     tiny = np.finfo(np.float32).tiny
-    x = probe_readings(np.array([0.0, 3e38]), np.array([tiny, 1.0]), rows=64)
+    x = probe_readings(ScalerValues(np.array([0.0, 3e38]), np.array([tiny, 1.0])), rows=64)
     assert x.shape == (64, 2)
     assert np.isfinite(x).all()
 

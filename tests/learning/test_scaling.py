@@ -63,9 +63,9 @@ def test_minmax_maps_into_zero_to_one(x):
 @given(tables)
 def test_the_readable_copy_is_exact(x):
     values = ScalerValues.standard(x)
-    again = ScalerValues.from_json(values.to_json())
-    assert np.array_equal(again.offset, values.offset)
-    assert np.array_equal(again.scale, values.scale)
+    rows = json.loads(values.to_json())["features"]
+    assert np.array_equal(np.float32([row["offset"] for row in rows]), values.offset)
+    assert np.array_equal(np.float32([row["scale"] for row in rows]), values.scale)
 
 
 def test_the_readable_copy_names_its_features():
@@ -74,12 +74,6 @@ def test_the_readable_copy_names_its_features():
     assert "größe" in text
     with pytest.raises(ModelError, match="expected 2 names"):
         ScalerValues.identity(2).to_json(["size"])
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"features": [{"offset": "x", "scale": 1}]}', '{"features": 3}'])
-def test_a_file_that_is_no_scaler_is_refused(text):
-    with pytest.raises(ModelError, match="scaler"):
-        ScalerValues.from_json(text)
 
 
 @pytest.mark.parametrize("scale", [[0, 1], [-1, 1], [np.nan, 1], [np.inf, 1], [1], [[1, 1]]])

@@ -92,6 +92,10 @@ def test_a_version_that_is_none_is_refused(version):
         {"base": SHA + "\n"},
         {"sha256": SHA.upper()},
         {"sha256": "../" + SHA[3:]},
+        {"oldest_age_s": -0.001},
+        {"oldest_age_s": 1e10},
+        {"newest_age_s": "1 h"},
+        {"newest_age_s": -1e300},
         {"inline": 1},
         {"metrics": {"loss": "small"}},
         {"metrics": {"x" * 65: 1.0}},
@@ -103,6 +107,11 @@ def test_a_version_that_is_none_is_refused(version):
 def test_an_offer_with_a_field_out_of_range_is_refused_and_names_the_field(changes):
     with pytest.raises(MessageError, match=rf"Offer: .*\$\.{next(iter(changes))}"):
         decode(offer(**changes), Offer)
+
+
+def test_an_offer_of_an_older_node_says_nothing_of_ages():
+    old = decode(offer(), Offer)
+    assert (old.oldest_age_s, old.newest_age_s) == (None, None)
 
 
 @pytest.mark.parametrize("missing", OFFER)

@@ -1,6 +1,6 @@
 """The reports of rounds: a line each on disk, and the newest in memory, as they are on disk.
 
-Both are bounded in bytes, not in rounds: the report of a round with 2,000 nodes is 160 KB.
+Both are bounded in bytes, not in rounds: the report of a round with 2,000 nodes is 350 KB.
 """
 
 from pathlib import Path

@@ -5,9 +5,9 @@ relative to the *value*: where it could be more than a quarter of the spread (a 
 spread is 0 (a robust one of a rare flag), that feature is scaled as `standard`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,29 @@ from dl_mqtt_clients.errors import RefusedError
 ScalerKind = Literal["standard", "minmax", "robust"]
 Vector = NDArray[np.float32]
 
-_CONSTANT_BELOW: Final = 1e-9  # as in `learning.scaling`: of the magnitude; rounding, not information
+_CONSTANT_BELOW: Final = 1e-9  # of the feature's magnitude: rounding of 32-bit floats, not information
 _QUARTILES_APART: Final = 1.3489795003921634  # of a normal distribution of variance 1
 _WORST_ERROR: Final = 0.25  # of the spread
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scaler:
-    """Values for a `Scaling` layer: both [features], float32, finite; scale > 0."""
+    """Values for a `Scaling` layer: offset, scale [features], float32, finite; scale > 0; codes [categories, slots]."""
 
     offset: Vector
     scale: Vector
     unscaled: tuple[int, ...]  # features that fewer than `min_nodes` nodes have values of: offset 0, scale 1
+    codes: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    @classmethod
+    def identity(cls, features: int) -> Self:
+        return cls(np.zeros(features, np.float32), np.ones(features, np.float32), ())
+
+    def beside(self, codes: Vector, numeric: Sequence[int], features: int) -> Self:
+        """For all features: ours are those at the places `numeric`, the categorical ones at the others."""
+        every = type(self).identity(features)
+        every.offset[numeric], every.scale[numeric] = self.offset, self.scale
+        return type(self)(every.offset, every.scale, tuple(numeric[place] for place in self.unscaled), codes)
 
 
 def scaler_from(
@@ -50,10 +61,10 @@ def scaler_from(
     total = sum(rest, start=first)
     offset, spread = _chosen(total, kind)
     is_scaled = contributors >= max(min_nodes, 1)
-    scale = _inverse(spread, np.maximum(np.abs(offset), np.abs(total.mean)))
+    scale = inverse(spread, np.maximum(np.abs(offset), np.abs(total.mean)))
     return Scaler(
-        _float32(np.where(is_scaled, offset, 0.0)),
-        _float32(np.where(is_scaled, scale, 1.0)),
+        rounded(np.where(is_scaled, offset, 0.0)),
+        rounded(np.where(is_scaled, scale, 1.0)),
         tuple(np.flatnonzero(~is_scaled).tolist()),
     )
 
@@ -73,13 +84,14 @@ def _chosen(total: FeatureStatistics, kind: ScalerKind) -> tuple[Floats, Floats]
     return np.where(is_known, offset, mean), np.where(is_known, spread, deviation)
 
 
-def _inverse(spread: Floats, magnitude: Floats) -> Floats:
+def inverse(spread: Floats, magnitude: Floats) -> Floats:
+    """Scales of these spreads, ≥ 0; 1 where a feature is constant for its magnitude, ≥ 0."""
     varies = (spread > _CONSTANT_BELOW * magnitude) & (spread > 1.0 / float(np.finfo(np.float32).max))
     return np.asarray(1.0 / np.where(varies, spread, 1.0))
 
 
-def _float32(values: Floats) -> Vector:
-    """Rounded to what 32 bits hold; a scale never becomes 0."""
+def rounded(values: Floats) -> Vector:
+    """To what 32 bits hold; a scale never becomes 0."""
     limits = np.finfo(np.float32)
     held = np.clip(values, float(limits.min), float(limits.max)).astype(np.float32)
     return np.where((held == 0) & (values != 0), np.copysign(limits.tiny, values), held).astype(np.float32)

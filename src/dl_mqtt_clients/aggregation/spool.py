@@ -1,7 +1,7 @@
 """The accepted updates of one round attempt, on disk.
 
     updates.bin      the updates' bytes, each in its own region, written as its chunks arrive
-    accepted.jsonl   a line for each update that counts: node, sha256, offset, bytes, examples, loss
+    accepted.jsonl   a line for each update that counts: node, sha256, offset, bytes, examples, loss, data times
 
 An update counts when its line is durable, and the line is written after its bytes are: a crash between the two leaves
 an unused region, never half an update. The running sum is rebuilt from here.
@@ -10,7 +10,7 @@ an unused region, never half an update. The running sum is rebuilt from here.
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from dl_mqtt_clients.errors import StateError
 from dl_mqtt_clients.wire.messages import Count, Positive
 from dl_mqtt_clients.wire.transfer import FileSink
 
+Time = Annotated[float, msgspec.Meta(ge=0.0, le=2.5e11)]  # seconds since 1970, before the year 9999
 SMALL: Final = 1 << 20  # bytes: mapping costs more than copying so little
 
 
@@ -33,6 +34,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None = None
     staleness: int = 0
     steps: int = 1
+    data_from: Time | None = None  # when the first reading of its window came, by the manager's clock
+    data_to: Time | None = None  # when the last one came
 
     def accepted(self) -> Accepted:
         return Accepted(self.node, self.sha256, self.examples, self.loss, self.staleness, self.steps)
@@ -44,6 +47,8 @@ class Written(NamedTuple):
     sink: FileSink
     size: int  # bytes
     accepted: Accepted
+    data_from: float | None = None
+    data_to: float | None = None
 
 
 class Spool:
@@ -130,4 +135,6 @@ def _entry_of(update: Written) -> Entry:
         loss=accepted.loss,
         staleness=accepted.staleness,
         steps=accepted.steps,
+        data_from=update.data_from,
+        data_to=update.data_to,
     )

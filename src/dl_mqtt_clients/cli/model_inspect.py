@@ -67,8 +67,6 @@ def _base(folder: Path, settings: "Settings") -> Facts:
 
     limits = settings.model
     model = load_base(folder, max_parameters=limits.max_parameters, custom_modules=limits.custom_modules)
-    scaler, names = model.scaler, model.features or [f"feature_{i}" for i in range(model.n_features)]
-    rows = zip(names, scaler.offset.tolist(), scaler.scale.tolist(), strict=True)
     return {
         "kind": "base",
         "path": str(folder),
@@ -76,7 +74,7 @@ def _base(folder: Path, settings: "Settings") -> Facts:
         "parameters": model.parameters,
         "summary": summary_of(model.core),
         "variables": _variables(model.variables),
-        "scaler": [{"name": name, "offset": offset, "scale": scale} for name, offset, scale in rows],
+        "scaler": model.scaler.rows(model.features),
         "files": _sizes(folder),
     }
 
@@ -187,11 +185,15 @@ def _print(facts: Facts) -> None:
 def _print_scaler(rows: Sequence[Facts]) -> None:
     print_table(
         "Scaler: (x - offset) × scale",
-        ("feature", ">offset", ">scale"),
-        ([row["name"], row["offset"], row["scale"]] for row in rows[:SHOWN_ROWS]),
+        ("feature", ">offset", ">scale", "vocabulary"),
+        ([row["name"], row.get("offset", ""), row.get("scale", ""), _vocabulary(row)] for row in rows[:SHOWN_ROWS]),
     )
     if len(rows) > SHOWN_ROWS:
         typer.echo(f"… and {len(rows) - SHOWN_ROWS} more (--json has all)\n")
+
+
+def _vocabulary(row: Facts) -> str:
+    return f"{len(row['codes'])} of at most {row['slots']} values" if "codes" in row else ""
 
 
 def _print_versions(facts: Facts) -> None:

@@ -169,6 +169,10 @@ def _print_trail(settings: "Settings", trail: "Trail") -> None:
         "worst/median/best", "worst node", ">threshold", "what became of it",
     )  # fmt: skip
     print_table("Versions", columns, (_row(trail, report) for report in trail.reports))
+    windows = [_window(report) for report in trail.reports if report.data_from or report.data_to]
+    if windows:
+        headings = (">version", ">readings", "came from", "to")
+        print_table("What they learnt from, by the manager's clock, in UTC", headings, windows)
     if not trail.reports:
         console().print("None was made yet: rounds make them.")
 
@@ -181,6 +185,11 @@ def _row(trail: "Trail", report: "RoundReport") -> list[object]:
         _spread(metrics.loss_spread), metrics.loss_spread and metrics.loss_spread.worst_node,
         report.threshold, _fate(trail, report),
     ]  # fmt: skip
+
+
+def _window(report: "RoundReport") -> list[object]:
+    times = (text.removesuffix("+00:00").replace("T", " ") for text in (report.data_from, report.data_to))
+    return [report.number, report.metrics.examples, *times]
 
 
 def _contributors(report: "RoundReport") -> str:

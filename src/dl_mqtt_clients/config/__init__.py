@@ -1,6 +1,12 @@
 """Configuration: `federated_learning.yaml`, environment and flags as typed, frozen values."""
 
-from dl_mqtt_clients.config.agreement import PromotionSettings, QuarantineSettings, ScalingSettings, ThresholdSettings
+from dl_mqtt_clients.config.agreement import (
+    PromotionSettings,
+    QuarantineSettings,
+    ScalingSettings,
+    ThresholdSettings,
+    VocabularySettings,
+)
 from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
 from dl_mqtt_clients.config.load import load_settings
 from dl_mqtt_clients.config.local import (
@@ -48,6 +54,7 @@ __all__ = [
     "ThresholdSettings",
     "TrainingSettings",
     "TransferSettings",
+    "VocabularySettings",
     "load_settings",
     "render_settings",
 ]

@@ -27,6 +27,22 @@ class ScalingSettings(Section):
     on_drift: bool = Field(default=False, description="Make a new scaler when nodes report drift.")
 
 
+class VocabularySettings(Section):
+    """Which values of categorical features (`data.categorical`) get an input of their own."""
+
+    size: int = Field(
+        default=32, ge=1, le=10_000, description="Values of each categorical feature at most. Read by model build."
+    )
+    min_count: Positive = Field(
+        default=10, description="A value must have been seen so often by all nodes together. Read by the manager."
+    )
+    min_nodes: Positive = Field(
+        default=2,
+        description="A value must have been seen by so many nodes: with 1, all learn what only one node has. "
+        "Read by the manager.",
+    )
+
+
 class ThresholdSettings(Section):
     """Above which score a reading is an anomaly."""
 

@@ -95,6 +95,10 @@ class DataSettings(Section):
     )
     path: Text = Field(default="", description="File or folder of the data set; synthetic needs none.")
     features: Texts = Field(default=(), description="Columns that are features; empty: all numeric ones.")
+    categorical: Texts = Field(
+        default=(),
+        description="Features that are words or codes, not amounts; see vocabulary. They may be text columns.",
+    )
     label: Text = Field(default="", description="Column that is the label; empty: the data set's usual one, or none.")
     group: Text = Field(default="", description="Column that says which node a row belongs to (partition: group).")
     partition: Literal["even", "group", "dirichlet"] = Field(

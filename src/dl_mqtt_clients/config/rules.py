@@ -75,6 +75,9 @@ def _data(settings: "Settings") -> Iterator[Mistake]:
         yield _broken("data", "path", f"a path, since data.source is {data.source}", "", "data.source")
     if data.source == "table" and data.partition == "group" and not data.group:
         yield _broken("data", "group", "a column, since data.partition is group", "", "data.partition")
+    others = [name for name in data.categorical if data.features and name not in data.features]
+    if others:
+        yield _broken("data", "categorical", "some of data.features", others, "data.features")
 
 
 def _generator(settings: "Settings") -> Iterator[Mistake]:

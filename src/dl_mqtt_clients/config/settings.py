@@ -7,7 +7,13 @@ from typing import Any, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from dl_mqtt_clients.config.agreement import PromotionSettings, QuarantineSettings, ScalingSettings, ThresholdSettings
+from dl_mqtt_clients.config.agreement import (
+    PromotionSettings,
+    QuarantineSettings,
+    ScalingSettings,
+    ThresholdSettings,
+    VocabularySettings,
+)
 from dl_mqtt_clients.config.base import Section
 from dl_mqtt_clients.config.broker import BrokerSettings, DataBrokerSettings
 from dl_mqtt_clients.config.local import (
@@ -46,6 +52,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     readings: ReadingSettings = ReadingSettings()
     scaling: ScalingSettings = ScalingSettings()
+    vocabulary: VocabularySettings = VocabularySettings()
     threshold: ThresholdSettings = ThresholdSettings()
     promotion: PromotionSettings = PromotionSettings()
     quarantine: QuarantineSettings = QuarantineSettings()

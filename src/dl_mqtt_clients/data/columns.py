@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dl_mqtt_clients.data.categories import category_code
 from dl_mqtt_clients.errors import DataError
 
 PARQUET: Final = (".parquet", ".pq")
@@ -72,6 +73,15 @@ def text_array(column: pl.Series) -> npt.NDArray[Any]:
     codes = column.cast(pl.String).replace_strict(names, range(len(names)), return_dtype=pl.Int32)
     texts: npt.NDArray[Any] = np.array(names.to_list(), object)[codes.to_numpy()]
     return texts
+
+
+def codes(column: pl.Series) -> npt.NDArray[np.float64]:
+    """[n] of words or whole numbers -> their codes. MessageError for other numbers."""
+    values = column.unique().to_list()
+    found: npt.NDArray[np.float64] = column.replace_strict(
+        values, [category_code(value) for value in values], return_dtype=pl.Float64
+    ).to_numpy()
+    return found
 
 
 def closest(name: str, candidates: Iterable[str]) -> str:

@@ -2,10 +2,12 @@
 set", IEEE symposium on computational intelligence for security and defense applications, 2009).
 
 Numbers become sign(v)·log(1 + |v|), since bytes and counts span nine orders of magnitude; protocol, service and flag
-become one column for each value that the training file has, and one for any other. Nothing is scaled: scaling is
-learnt by the federation. `groups` is the service, by which connections fall apart into unlike nodes.
+become one column for each value that the training file has, and one for any other; or, where they are `categorical`,
+the codes of their words. Nothing is scaled: scaling is learnt by the federation. `groups` is the service, by which
+connections fall apart into unlike nodes.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dl_mqtt_clients.data.columns import read_columns, text_array
+from dl_mqtt_clients.data.columns import codes, read_columns, text_array
 from dl_mqtt_clients.data.dataset import Dataset, Splits, to_float32
 from dl_mqtt_clients.data.split import split_rows
 from dl_mqtt_clients.errors import DataError
@@ -38,13 +40,13 @@ _TYPES: Final[dict[str, Any]] = {
 }
 
 
-def load_nsl_kdd(folder: Path, *, validation: float = 0.1, seed: int = 0) -> Splits:
+def load_nsl_kdd(folder: Path, *, categorical: Collection[str] = (), validation: float = 0.1, seed: int = 0) -> Splits:
     """Training file and KDDTest+; `validation` is the share of the training rows set apart, drawn with `seed`."""
     train_path = next((folder / name for name in TRAIN_FILES if (folder / name).exists()), None)
     if train_path is None:
         raise DataError(f"{folder}: expected {' or '.join(TRAIN_FILES)}. Received: neither")
     rows = read_columns(train_path, _TYPES, COLUMNS)
-    values = {name: rows[name].unique().sort().to_list() for name in CATEGORIES}
+    values = {name: rows[name].unique().sort().to_list() for name in CATEGORIES if name not in categorical}
     known = _to_dataset(rows, values, "NSL-KDD train")
     rest, apart = split_rows(len(known), (validation,), seed=seed)
     test = _to_dataset(read_columns(folder / TEST_FILE, _TYPES, COLUMNS), values, "NSL-KDD test")
@@ -54,12 +56,14 @@ def load_nsl_kdd(folder: Path, *, validation: float = 0.1, seed: int = 0) -> Spl
 def _to_dataset(rows: pl.DataFrame, values: dict[str, list[str]], name: str) -> Dataset:
     numbers = rows.select(NUMBERS).to_numpy()
     blocks = [np.sign(numbers) * np.log1p(np.abs(numbers))]
-    blocks += [_one_hot(rows[column], values[column]) for column in CATEGORIES]
-    names = [f"{column}={value}" for column in CATEGORIES for value in (*values[column], _OTHER)]
+    blocks += [_one_hot(rows[column], listed) for column, listed in values.items()]
+    names = [f"{column}={value}" for column, listed in values.items() for value in (*listed, _OTHER)]
+    words = [column for column in CATEGORIES if column not in values]
+    blocks += [codes(rows[column])[:, None] for column in words]
     return Dataset(
         x=to_float32(np.concatenate(blocks, axis=1)),
         y=(rows["label"] != "normal").cast(pl.Int8).to_numpy().copy(),
-        features=(*NUMBERS, *names),
+        features=(*NUMBERS, *names, *words),
         groups=text_array(rows["service"]),
         name=name,
     )

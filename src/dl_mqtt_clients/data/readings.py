@@ -5,6 +5,8 @@
     {"data": {"temperature": 0.1, …}}              one, by name: order is free, other names are ignored
     {"data": [{"temperature": 0.1, …}, …]}         many, by name
 
+A categorical feature's value may be a word: it becomes its code (see `categories`).
+
 Beside `data` may stand `id` (text or a 64-bit integer), `timestamp` (text or a number) and the label (its name is
 a setting); of many readings each is a list as long as `data`, or one for all, an `id` then becoming "id/0",
 "id/1", …. A reading given by name may carry its own instead, unless a feature has that name.
@@ -71,13 +73,17 @@ class ReadingParser:
         features: Sequence[str] | int,
         *,
         label: str = "label",
+        categorical: Sequence[int] = (),
         max_bytes: int = MAX_BYTES,
         max_rows: int = 100_000,
     ) -> None:
-        """`features`: their names, or only how many. DataError when names repeat or cannot be JSON keys."""
+        """`features`: their names, or only how many; `categorical`: places of those whose values may be words.
+
+        DataError when names repeat or cannot be JSON keys.
+        """
         self.features = features if isinstance(features, int) else len(features)
         self._max_bytes = max_bytes
-        self._forms = build_forms(features, label=label, max_rows=max_rows)
+        self._forms = build_forms(features, label=label, max_rows=max_rows, categorical=categorical)
         self._form = self._forms["values"]
 
     def parse(self, payload: bytes) -> Batch:
@@ -110,7 +116,7 @@ class ReadingParser:
         label_number = _LABELS.get(label)
         if label_number is None:
             label_number = _label(label)
-        to.packed.append(form.pack(*row))
+        to.packed.append(form.pack(*row))  # may refuse as well
         to.counts.append(1)
         to.labels.append(label_number)
         to.ids.append(reading_id)

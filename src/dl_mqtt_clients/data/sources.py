@@ -24,6 +24,7 @@ def load(
     path: Path | str = "",
     *,
     features: Sequence[str] = (),
+    categorical: Sequence[str] = (),
     label: str = "",
     group: str = "",
     rows: int = 0,
@@ -35,6 +36,7 @@ def load(
         source: kind of data set; `synthetic` needs no path.
         path: file or folder.
         features: columns to use; empty: all (of a table, all numeric ones).
+        categorical: features that are words or codes, not amounts; of a table or NSL-KDD they become codes.
         label: column; empty: the data set's usual one, or none. BETH has `sus` and `evil`.
         group: column of a table that tells nodes apart.
         rows: at most so many of each part, evenly spaced; of synthetic data, so many in all; 0: all.
@@ -50,13 +52,17 @@ def load(
     if not str(path) or not folder.exists():
         raise DataError(f"data: expected the path of a {source} data set. Received: {str(path)!r}, which is not there")
     if source == "table":
-        return _map(load_table(folder, features=features, label=label, group=group, seed=seed), (), rows)
+        return _map(
+            load_table(folder, features=features, categorical=categorical, label=label, group=group, seed=seed),
+            (),
+            rows,
+        )
     if source == "beth":
         if label not in ("", "sus", "evil"):
             raise DataError(f"data: label: expected sus or evil. Received: {label!r}")
         return _map(beth.load_beth(folder, label="evil" if label == "evil" else "sus"), features, rows)
     if source == "nsl_kdd":
-        return _map(nsl_kdd.load_nsl_kdd(folder, seed=seed), features, rows)
+        return _map(nsl_kdd.load_nsl_kdd(folder, categorical=categorical, seed=seed), features, rows)
     if source == "arrays":
         return _map(load_arrays(folder, seed=seed), features, rows)
     raise DataError(f"data: source: expected synthetic, beth, nsl_kdd, table or arrays. Received: {source!r}")
@@ -68,6 +74,7 @@ def load_configured(data: DataSettings) -> Splits:
         data.source,
         data.path,
         features=data.features,
+        categorical=data.categorical,
         label=data.label,
         group=data.group,
         rows=data.rows,

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dl_mqtt_clients.data.columns import PARQUET, TEXT, read_columns, read_texts, read_types, require, text_array
+from dl_mqtt_clients.data.columns import PARQUET, TEXT, codes, read_columns, read_texts, read_types, require, text_array
 from dl_mqtt_clients.data.dataset import Dataset, Splits, to_float32
 from dl_mqtt_clients.data.split import split_rows
-from dl_mqtt_clients.errors import DataError
+from dl_mqtt_clients.errors import DataError, MessageError
 
 _NORMAL: Final = ("normal", "benign")
 _MAX_CLASS: Final = 127
@@ -27,6 +27,7 @@ def load_table(
     path: Path,
     *,
     features: Sequence[str] = (),
+    categorical: Sequence[str] = (),
     label: str = "",
     group: str = "",
     validation: float = 0.1,
@@ -37,7 +38,8 @@ def load_table(
 
     Args:
         path: file, or folder with files whose names contain train, test, and valid or val.
-        features: columns; empty: all numeric ones but label and group.
+        features: columns; empty: all numeric and `categorical` ones but label and group.
+        categorical: columns of words or whole numbers, which become codes (see `categories`).
         label: column; empty: all labels unknown.
         group: column, such as the device of each row; empty: none.
         validation: share of the rows that are not in a file of their own.
@@ -49,8 +51,8 @@ def load_table(
 
     """
     files = _parts_in(path) if path.is_dir() else {"train": path}
-    features = tuple(features) or _numeric(files["train"], (label, group))
-    tables = {part: _read(file, features, label, group) for part, file in files.items()}
+    features = tuple(features) or _numeric(files["train"], (label, group), categorical)
+    tables = {part: _read(file, features, categorical, label, group) for part, file in files.items()}
     classes = _classes(label, set().union(*(table.labels for table in tables.values())))
     parts = {part: table.to_dataset(features, classes, part) for part, table in tables.items()}
     shares = [0.0 if name in parts else share for name, share in (("validation", validation), ("test", test))]
@@ -83,9 +85,12 @@ def _parts_in(folder: Path) -> dict[str, Path]:
     return parts
 
 
-def _numeric(path: Path, without: Sequence[str]) -> tuple[str, ...]:
+def _numeric(path: Path, without: Sequence[str], categorical: Sequence[str]) -> tuple[str, ...]:
     types = read_types(path)
-    names = tuple(name for name, kind in types.items() if kind.is_numeric() and name not in without)
+    require(path, types, categorical)
+    names = tuple(
+        name for name, kind in types.items() if name in categorical or (kind.is_numeric() and name not in without)
+    )
     if not names:
         raise DataError(f"{path}: expected at least one numeric column. Received: {list(types)[:20]}")
     return names
@@ -103,10 +108,14 @@ class _Table:
         return Dataset(self.x, y, features, self.groups, f"{self.path.stem} {part}")
 
 
-def _read(path: Path, features: Sequence[str], label: str, group: str) -> _Table:
+def _read(path: Path, features: Sequence[str], categorical: Sequence[str], label: str, group: str) -> _Table:
     extras = list(dict.fromkeys(filter(None, (label, group))))
-    require(path, read_types(path), [*features, *extras])
-    x = read_columns(path, dict.fromkeys(features, pl.Float64)).to_numpy()
+    types = read_types(path)
+    require(path, types, [*features, *extras])
+    kinds = {name: types[name] if name in categorical else pl.Float64 for name in features}
+    rows = read_columns(path, kinds)
+    columns = [_codes(path, rows[name]) if name in categorical else rows[name].to_numpy() for name in features]
+    x = np.stack(columns, axis=1)
     texts = read_texts(path, extras) if extras else pl.DataFrame()
     return _Table(
         path=path,
@@ -114,6 +123,13 @@ def _read(path: Path, features: Sequence[str], label: str, group: str) -> _Table
         labels=text_array(texts[label]) if label else np.full(len(x), "", object),
         groups=text_array(texts[group]) if group else None,
     )
+
+
+def _codes(path: Path, column: pl.Series) -> npt.NDArray[np.float64]:
+    try:
+        return codes(column)
+    except MessageError as error:
+        raise DataError(f"{path}: {column.name}: {error}") from error
 
 
 def _classes(column: str, texts: set[str]) -> dict[str, int]:

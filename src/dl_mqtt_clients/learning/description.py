@@ -2,7 +2,7 @@
 
 Canonical JSON (keys sorted, no spaces), so that equal models have equal bytes and one hash:
 `{"core": …, "features": […], "format": 1, "loss": …, "optimizer": …, "task": "anomaly"}`, and `"training"` where
-weights are frozen or adapted (see `frozen`).
+weights are frozen or adapted (see `frozen`), `"categorical": {"columns": […], "slots": 32}` where features are words.
 """
 
 import copy
@@ -21,10 +21,12 @@ from dl_mqtt_clients.learning import allow_list
 from dl_mqtt_clients.learning.frozen import set_training, training_of
 from dl_mqtt_clients.learning.graph import largest_tensor
 from dl_mqtt_clients.learning.scaling import required_features
+from dl_mqtt_clients.learning.vocabularies import NO_CATEGORIES, Categorical
 from dl_mqtt_clients.wire.messages import Task
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 16 * 1024 * 1024
+MAX_SLOTS: Final = 100_000
 
 # Rebuilding from shapes in the description would allocate before the cap; sharing marks are memory addresses.
 _LEFT_OUT: Final = ("build_config", "compile_config", "shared_object_id")
@@ -39,9 +41,17 @@ class Restored:
     features: tuple[str, ...]
     architecture: bytes
     optimizer: dict[str, Any]  # the configuration of the core's own, to make another
+    categorical: Categorical
 
 
-def describe(core: keras.Model, *, task: Task, features: Sequence[str], custom_modules: Sequence[str] = ()) -> bytes:
+def describe(
+    core: keras.Model,
+    *,
+    task: Task,
+    features: Sequence[str],
+    categorical: Categorical = NO_CATEGORIES,
+    custom_modules: Sequence[str] = (),
+) -> bytes:
     """Canonical JSON of a compiled core; ModelError with the reason when another node could not rebuild it."""
     _check_live(core)
     try:
@@ -58,10 +68,12 @@ def describe(core: keras.Model, *, task: Task, features: Sequence[str], custom_m
     fields = {"format": FORMAT, "task": task, "features": list(features), **_stripped(parts)}
     if (training := training_of(core)) is not None:
         fields["training"] = training
+    if categorical.columns:
+        fields["categorical"] = {"columns": list(categorical.columns), "slots": categorical.slots}
     for part in parts:
         allow_list.check(fields[part], place=part, custom_modules=custom_modules)
     _check_normalization(core)
-    _check_task(core, task, features)
+    _check_task(core, task, features, _categorical(fields))
     return _canonical(fields)
 
 
@@ -84,8 +96,9 @@ def restore(architecture: bytes, *, max_parameters: int = 200_000_000, custom_mo
     except Exception as error:  # noqa: BLE001  # Keras raises whatever a hostile configuration leads to
         _refuse(error)
     task, features = fields["task"], tuple(fields["features"])
-    _check_task(core, task, features)
-    return Restored(core, task, features, architecture, fields["optimizer"])
+    categorical = _categorical(fields)
+    _check_task(core, task, features, categorical)
+    return Restored(core, task, features, architecture, fields["optimizer"], categorical)
 
 
 def _check_live(core: keras.Model) -> None:
@@ -102,16 +115,22 @@ def _check_live(core: keras.Model) -> None:
         raise ModelError("core: expected a built model; begin it with keras.Input(shape)")
 
 
-def _check_task(core: keras.Model, task: Task, features: Sequence[str]) -> None:
+def _check_task(core: keras.Model, task: Task, features: Sequence[str], categorical: Categorical) -> None:
     if not isinstance(core, keras.Model) or len(core.inputs or ()) != 1 or len(core.outputs or ()) != 1:
         raise ModelError("core: expected a model with one input and one output. Received: others")
-    n_features = required_features(core.inputs[0].shape[1:])
-    if n_features < 1 or (features and len(features) != n_features):
+    n_inputs = required_features(core.inputs[0].shape[1:])
+    n_features, blocks = categorical.features(n_inputs), len(categorical.columns)
+    if n_features < max(1, blocks) or not all(0 <= column < n_features for column in categorical.columns):
+        raise ModelError(
+            f"core: expected an input for each numeric feature and {categorical.slots} for each of {blocks} categorical"
+            f" ones. Received: {n_inputs} inputs"
+        )
+    if features and len(features) != n_features:
         raise ModelError(f"features: expected {n_features} names, as the core's input. Received: {len(features)}")
     n_outputs = required_features(core.outputs[0].shape[1:])
-    if task == "anomaly" and n_outputs != n_features:
+    if task == "anomaly" and n_outputs != n_inputs:
         raise ModelError(
-            f"core: expected as many outputs as inputs for task anomaly. Received: {n_features} -> {n_outputs}"
+            f"core: expected as many outputs as inputs for task anomaly. Received: {n_inputs} -> {n_outputs}"
         )
 
 
@@ -164,6 +183,20 @@ def _parse(architecture: bytes) -> dict[str, Any]:
     if not isinstance(fields.get("core"), dict) or not fields.get("optimizer") or not fields.get("loss"):
         raise ModelError("architecture: expected core, optimizer and loss. Received: not all of them")
     return {k: _stripped(v) for k, v in fields.items()}
+
+
+def _categorical(fields: dict[str, Any]) -> Categorical:
+    """ModelError when it is none; untrusted."""
+    given = fields.get("categorical")
+    if given is None:
+        return NO_CATEGORIES
+    columns, slots = (given.get("columns"), given.get("slots")) if isinstance(given, dict) else (None, None)
+    rising = sorted({c for c in columns if type(c) is int}) if isinstance(columns, list) else []
+    if not rising or rising != columns or type(slots) is not int or not 1 <= slots <= MAX_SLOTS:
+        raise ModelError(
+            f"architecture.categorical: expected rising columns and 1 to {MAX_SLOTS} slots. Received: others"
+        )
+    return Categorical(tuple(rising), slots)
 
 
 def check_size(config: dict[str, Any], max_parameters: int, *, training: object = None) -> None:

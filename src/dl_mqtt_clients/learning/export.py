@@ -12,12 +12,14 @@ It is not compiled: training goes on in the federation.
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from dl_mqtt_clients.errors import StateError
 from dl_mqtt_clients.learning.scaling import ScalerValues
 from dl_mqtt_clients.learning.scoring import compose
+from dl_mqtt_clients.learning.vocabularies import join
 from dl_mqtt_clients.wire.messages import Task
 
 
@@ -52,20 +54,29 @@ class Exporter:
     def with_constants(self, scaler: ScalerValues, threshold: float | None) -> keras.Model:
         judged = threshold is not None
         if judged not in self._model:
-            self._model[judged] = self._build(len(scaler.offset), judged=judged)
+            self._model[judged] = self._build(scaler, judged=judged)
         model = self._model[judged]
         # The layers' configuration is what is saved, and read anew by whoever traces a call.
         model.get_layer("scaler_offset").offset = [-float(v) for v in scaler.offset]
         model.get_layer("scaler_scale").scale = [float(v) for v in scaler.scale]
+        if scaler.codes.size:
+            model.get_layer("vocabularies").offset = [-float(v) for v in scaler.codes.reshape(-1)]
         if threshold is not None:
             model.get_layer("margin").offset = -threshold
         return model
 
-    def _build(self, features: int, *, judged: bool) -> keras.Model:
+    def _build(self, scaler: ScalerValues, *, judged: bool) -> keras.Model:
         # Two Rescalings do the very arithmetic of `Scaling`; Normalization would clip spreads below 1e-7.
+        features, codes = len(scaler.offset), scaler.codes.size
         shift = keras.layers.Rescaling(1.0, offset=[0.0] * features, dtype="float32", name="scaler_offset")
         stretch = keras.layers.Rescaling([1.0] * features, dtype="float32", name="scaler_scale")
-        reading, outputs = compose(self._layers, lambda x: stretch(shift(x)), task=self._task, loss=self._loss)
+        minus = keras.layers.Rescaling(1.0, offset=[0.0] * codes, dtype="float32", name="vocabularies")
+
+        def prepared(x: Any) -> Any:
+            scaled = stretch(shift(x))
+            return join(scaler.categorical, x, scaled, minus) if codes else scaled
+
+        reading, outputs = compose(self._layers, prepared, features=features, task=self._task, loss=self._loss)
         if judged:
             margin = keras.layers.Rescaling(1.0, offset=0.0, dtype="float32", name="margin")
             outputs["verdict"] = keras.ops.greater(margin(outputs["score"]), 0.0)

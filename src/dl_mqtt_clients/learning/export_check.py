@@ -14,6 +14,7 @@ from dl_mqtt_clients.errors import ModelError
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
+    from dl_mqtt_clients.learning.scaling import ScalerValues
 
 RELATIVE: Final = 1e-5
 BATCHES: Final = (1, 3, 64)  # rows: an export that holds for one size of batch only is found out
@@ -21,13 +22,17 @@ BATCHES: Final = (1, 3, 64)  # rows: an export that holds for one size of batch 
 Outputs = dict[str, NDArray[Any]]
 
 
-def probe_readings(offset: NDArray[Any], scale: NDArray[Any], *, rows: int) -> NDArray[np.float32]:
-    """Readings [rows, features] as the scaler expects them, and some far outside."""
+def probe_readings(scaler: "ScalerValues", *, rows: int) -> NDArray[np.float32]:
+    """Readings [rows, features] as the scaler expects them, and some far outside; of categories listed values."""
     rng = np.random.default_rng(0)
-    scaled = rng.normal(size=(rows, len(offset))) * rng.choice([1.0, 5.0], size=(rows, 1))
+    scaled = rng.normal(size=(rows, len(scaler.offset))) * rng.choice([1.0, 5.0], size=(rows, 1))
     with np.errstate(over="ignore"):
-        raw: NDArray[np.float32] = (scaled / scale.astype(np.float64) + offset).astype(np.float32)
-    return np.nan_to_num(raw)
+        raw: NDArray[np.float32] = np.nan_to_num(
+            (scaled / scaler.scale.astype(np.float64) + scaler.offset).astype(np.float32)
+        )
+    for column, codes in zip(scaler.categorical.columns, scaler.codes, strict=True):
+        raw[:, column] = rng.choice(codes, size=rows)
+    return raw
 
 
 def check_same(
@@ -44,7 +49,7 @@ def check_same(
     """
     largest = 0.0
     for rows in BATCHES:
-        x = probe_readings(model.scaler.offset, model.scaler.scale, rows=rows)
+        x = probe_readings(model.scaler, rows=rows)
         score, output = model.predict(x)
         wanted = {"score": score} | ({} if output is None else {"output": output})
         found = run(x)

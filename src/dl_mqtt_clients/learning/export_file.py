@@ -55,7 +55,8 @@ def export_file(
 
     """
     kind = format_of(path)
-    facts = {"task": model.task, "features": json.dumps(list(model.features), ensure_ascii=False), **facts}
+    names, categorical = json.dumps(list(model.features), ensure_ascii=False), json.dumps(model.categorical.columns)
+    facts = {"task": model.task, "features": names, "categorical": categorical, **facts}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:

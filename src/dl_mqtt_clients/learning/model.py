@@ -19,6 +19,7 @@ from dl_mqtt_clients.learning.rows import as_readings
 from dl_mqtt_clients.learning.scaling import ScalerValues, Scaling, required_features
 from dl_mqtt_clients.learning.scoring import Scorer, compose
 from dl_mqtt_clients.learning.steps import BatchSteps, make_steps
+from dl_mqtt_clients.learning.vocabularies import NO_CATEGORIES
 from dl_mqtt_clients.wire.messages import Task, Variable, VariableRole
 from dl_mqtt_clients.wire.weights import mark_personal
 
@@ -29,8 +30,8 @@ class FederatedModel:
     """scaler -> core -> score, rebuilt from its own description. Not thread-safe: one thread owns it.
 
     `core`: the Keras model in scaled space · `variables`: the plan, what `get_weights` lists and in which order: the
-    scaler's offset and scale, then the core's, seed generators left out · `architecture`: the description's bytes ·
-    `parameters`: values in all variables of the plan.
+    scaler's offset, scale and vocabularies, then the core's, seed generators left out · `architecture`: the
+    description's bytes · `parameters`: values in all variables of the plan.
     """
 
     def __init__(self, restored: Restored, *, personal: Sequence[str] = ()) -> None:
@@ -38,15 +39,19 @@ class FederatedModel:
         self.task: Task = restored.task
         self.features = restored.features
         self.architecture = restored.architecture
-        self.n_features = required_features(self.core.inputs[0].shape[1:])
-        self._scaling = Scaling(name="scaler")
-        reading, outputs = compose(self.core, self._scaling, task=self.task, loss=self.core.loss)
+        self.categorical = restored.categorical
+        self.n_features = self.categorical.features(required_features(self.core.inputs[0].shape[1:]))
+        scaling = Scaling(self.categorical, name="scaler")
+        loss, features = self.core.loss, self.n_features
+        reading, outputs = compose(self.core, scaling, features=features, task=self.task, loss=loss)
         if self.task == "anomaly":
             del outputs["output"]  # no one asks for reconstructions: don't copy them out
         self._composed = keras.Model(reading, outputs, name="federated")
         self._scorer = Scorer(self._composed, features=self.n_features)
-        self._held: list[Any] = [self._scaling.offset, self._scaling.scale, *self.core.weights]
-        roles: list[VariableRole] = ["scaler", "scaler", *roles_of(self.core)]
+        self._scaler = scaling.weights
+        self._held: list[Any] = [*self._scaler, *self.core.weights]
+        roles: list[VariableRole] = ["scaler" for _ in self._scaler]
+        roles += roles_of(self.core)
         planned = [_variable(v, role) for v, role in zip(self._held, roles, strict=True)]
         self.variables: tuple[Variable, ...] = mark_personal(planned, personal)
         self.parameters = sum(int(np.prod(v.shape)) for v in self.variables)
@@ -73,7 +78,7 @@ class FederatedModel:
             core: compiled; frozen layers and weights stay frozen, LoRA adapters stay adapters.
             task: what its outputs are trained to be.
             features: names of the readings' values.
-            scaler: None: the identity.
+            scaler: None: the identity. It says as well which features are categorical.
             custom_modules: modules whose registered classes may be used.
             personal: patterns of paths whose variables stay on their node; see `mark_personal`.
 
@@ -82,10 +87,14 @@ class FederatedModel:
             ConfigurationError: a pattern that matches nothing.
 
         """
-        architecture = describe(core, task=task, features=features, custom_modules=custom_modules)
+        categorical = scaler.categorical if scaler else NO_CATEGORIES
+        architecture = describe(
+            core, task=task, features=features, categorical=categorical, custom_modules=custom_modules
+        )
         model = cls(restore(architecture, max_parameters=2**53, custom_modules=custom_modules), personal=personal)
         values = scaler or ScalerValues.identity(model.n_features)
-        model.set_weights([values.offset, values.scale, *(_numpy(v) for v in core.weights)])
+        codes = [values.codes] if categorical.columns else []
+        model.set_weights([values.offset, values.scale, *codes, *(_numpy(v) for v in core.weights)])
         _check_same(core, model.core)
         return model
 
@@ -96,7 +105,8 @@ class FederatedModel:
 
     @property
     def scaler(self) -> ScalerValues:
-        return ScalerValues(*(_numpy(v) for v in self._held[:2]))
+        offset, scale, *codes = (_numpy(v) for v in self._scaler)
+        return ScalerValues(offset, scale, self.categorical, codes[0] if codes else self.categorical.none())
 
     def steps(self, *, optimizer: str = "", correction: Correction | None = None) -> BatchSteps:
         """Training steps with this optimizer (see `make_optimizer`); compiled anew only when these change.

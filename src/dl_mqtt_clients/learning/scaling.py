@@ -1,108 +1,133 @@
-"""The scaler: one offset and one scale a feature, held as weights so that they travel with the model."""
+"""The scaler: one offset and one scale a feature, held as weights so that they travel with the model.
+
+Categorical features have vocabularies instead (`vocabularies`); their offset is 0 and their scale 1.
+"""
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dl_mqtt_clients.aggregation.scaler import inverse, rounded
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.learning.vocabularies import NO_CATEGORIES, Categorical, join
+from dl_mqtt_clients.wire.feature_sums import UNUSED
 
 Vector = NDArray[np.float32]
 
-# A spread below this share of the feature's magnitude is rounding of 32-bit floats, not information.
-_CONSTANT_BELOW = 1e-9
 
-
-@keras.saving.register_keras_serializable(package="dl_mqtt_clients")
 class Scaling(keras.layers.Layer):  # type: ignore[misc]
-    """(x - offset) × scale, a feature: [batch, features] -> [batch, features], float32.
+    """(x - offset) × scale, a feature, and blocks for categorical ones: [batch, features] -> [batch, width], float32.
 
-    Both are weights that `call` uses, so values set later count (Keras's Normalization ignores those).
+    All are weights that `call` uses, so values set later count (Keras's Normalization ignores those).
     Always 32-bit, since raw readings overflow 16.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, categorical: Categorical = NO_CATEGORIES, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        self._categorical = categorical
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        features = (input_shape[-1],)
+        features, codes = (input_shape[-1],), (len(self._categorical.columns), self._categorical.slots)
         self.offset = self.add_weight(shape=features, initializer="zeros", trainable=False, name="offset")
         self.scale = self.add_weight(shape=features, initializer="ones", trainable=False, name="scale")
+        if self._categorical.columns:
+            self.codes = self.add_weight(shape=codes, initializer="zeros", trainable=False, name="codes")
 
     def call(self, x: Any) -> Any:
-        return (x - self.offset) * self.scale
+        scaled = (x - self.offset) * self.scale
+        if not self._categorical.columns:
+            return scaled
+        return join(self._categorical, x, scaled, lambda wanted: wanted - keras.ops.reshape(self.codes, (-1,)))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
-        return input_shape
+        return *input_shape[:-1], self._categorical.width(int(input_shape[-1] or 0))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ScalerValues:
-    """What a `Scaling` holds: scaled = (x - offset) × scale. Both [features], float32, finite; scale > 0."""
+    """What stands before the core: scaled = (x - offset) × scale, and the vocabularies of categorical features.
+
+    `offset`, `scale`: [features], float32, finite; scale > 0. `codes`: [categories, slots].
+    """
 
     offset: Vector
     scale: Vector
+    categorical: Categorical = NO_CATEGORIES
+    codes: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def __post_init__(self) -> None:
-        offset, scale = (np.array(v, dtype=np.float32) for v in (self.offset, self.scale))
+        offset, scale, codes = (np.array(v, dtype=np.float32) for v in (self.offset, self.scale, self.codes))
         if offset.ndim != 1 or offset.shape != scale.shape or not offset.size:
             raise ModelError(
                 f"scaler: expected offset and scale of one shape [features]. Received: {offset.shape}, {scale.shape}"
             )
         if not (np.isfinite(offset).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ModelError("scaler: expected finite offsets and finite scales above 0. Received: others")
+        shape = (len(self.categorical.columns), self.categorical.slots)
+        if codes.shape != shape:
+            raise ModelError(f"scaler: expected codes of shape {shape}. Received: {codes.shape}")
         object.__setattr__(self, "offset", offset)
         object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "codes", codes)
 
     @classmethod
-    def standard(cls, x: ArrayLike) -> Self:
+    def standard(cls, x: ArrayLike, *, categorical: Categorical = NO_CATEGORIES) -> Self:
         """Mean 0 and variance 1, a feature: [n, features]. A constant feature keeps scale 1."""
         rows = _rows(x)
         mean = rows.mean(axis=0)
-        return cls(_float32(mean), _inverse(rows.std(axis=0), mean))
+        scale = rounded(inverse(rows.std(axis=0), np.abs(mean)))
+        return cls(rounded(mean), scale).listing(categorical, rows)
 
     @classmethod
-    def minmax(cls, x: ArrayLike) -> Self:
+    def minmax(cls, x: ArrayLike, *, categorical: Categorical = NO_CATEGORIES) -> Self:
         """To 0…1, a feature: [n, features]. A constant feature keeps scale 1."""
         rows = _rows(x)
         low, high = rows.min(axis=0), rows.max(axis=0)
-        return cls(_float32(low), _inverse(high - low, np.maximum(np.abs(low), np.abs(high))))
+        scale = rounded(inverse(high - low, np.maximum(np.abs(low), np.abs(high))))
+        return cls(rounded(low), scale).listing(categorical, rows)
 
     @classmethod
-    def identity(cls, features: int) -> Self:
-        return cls(np.zeros(features, np.float32), np.ones(features, np.float32))
+    def identity(cls, features: int, *, categorical: Categorical = NO_CATEGORIES) -> Self:
+        """Nothing is scaled, and no category has a vocabulary yet."""
+        offset, scale = np.zeros(features, np.float32), np.ones(features, np.float32)
+        return cls(offset, scale, categorical, categorical.none())
+
+    def listing(self, categorical: Categorical, x: ArrayLike) -> Self:
+        """The same, with vocabularies of these readings [n, features] for what is categorical."""
+        offset, scale = self.offset.copy(), self.scale.copy()
+        columns = list(categorical.columns)
+        offset[columns], scale[columns] = 0.0, 1.0
+        return type(self)(offset, scale, categorical, categorical.vocabularies(np.asarray(x)))
 
     def apply(self, x: ArrayLike) -> Vector:
-        """The same arithmetic as the layer's, in NumPy: [n, features] -> [n, features]."""
-        return (np.asarray(x, dtype=np.float32) - self.offset) * self.scale
+        """The same arithmetic as the layers', in NumPy: [n, features] -> [n, width]."""
+        rows = np.asarray(x, dtype=np.float32)
+        return self.categorical.join(rows, (rows - self.offset) * self.scale, self.codes)
 
-    def to_json(self, features: Sequence[str] = ()) -> str:
-        """A copy for people (and `from_json`): the formula and one line a feature."""
+    def rows(self, features: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """A row a feature, for people: name, offset and scale, or of a categorical one its slots and listed codes."""
         names = list(features) or [f"feature_{i}" for i in range(len(self.offset))]
         if len(names) != len(self.offset):
             raise ModelError(f"features: expected {len(self.offset)} names. Received: {len(names)}")
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"name": n, "offset": float(o), "scale": float(s)}
             for n, o, s in zip(names, self.offset, self.scale, strict=True)
         ]
-        lines = ",\n    ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        return f'{{\n  "v": 1,\n  "formula": "(x - offset) * scale",\n  "features": [\n    {lines}\n  ]\n}}\n'
+        for column, codes in zip(self.categorical.columns, self.codes, strict=True):
+            listed = [int(code) for code in codes if code != UNUSED]
+            rows[column] = {"name": names[column], "slots": len(codes), "codes": listed}
+        return rows
 
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """ModelError when it is not what `to_json` writes."""
-        try:
-            rows = json.loads(text)["features"]
-            offset = np.array([float(row["offset"]) for row in rows], dtype=np.float32)
-            scale = np.array([float(row["scale"]) for row in rows], dtype=np.float32)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ModelError(f"scaler: expected JSON with features of offset and scale. Received: {error!r}") from error
-        return cls(offset, scale)
+    def to_json(self, features: Sequence[str] = ()) -> str:
+        """The same as JSON, a line a feature, with the formula."""
+        lines = ",\n    ".join(json.dumps(row, ensure_ascii=False) for row in self.rows(features))
+        return f'{{\n  "v": 1,\n  "formula": "(x - offset) * scale",\n  "features": [\n    {lines}\n  ]\n}}\n'
 
 
 def _rows(x: ArrayLike) -> NDArray[np.float64]:
@@ -110,19 +135,6 @@ def _rows(x: ArrayLike) -> NDArray[np.float64]:
     if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
         raise ModelError(f"scaler: expected finite readings [n > 0, features]. Received: shape {rows.shape}")
     return rows
-
-
-def _inverse(spread: NDArray[np.float64], magnitude: NDArray[np.float64]) -> Vector:
-    tiniest = 1.0 / float(np.finfo(np.float32).max)
-    varies = (spread > _CONSTANT_BELOW * np.abs(magnitude)) & (spread > tiniest)
-    return _float32(1.0 / np.where(varies, spread, 1.0))
-
-
-def _float32(values: NDArray[np.float64]) -> Vector:
-    """Rounded towards what 32 bits hold: beyond their range the nearest finite number, below it the smallest > 0."""
-    limits = np.finfo(np.float32)
-    held = np.clip(values, float(limits.min), float(limits.max)).astype(np.float32)
-    return np.where((held == 0) & (values != 0), np.copysign(limits.tiny, values), held).astype(np.float32)
 
 
 def required_features(shape: Sequence[int | None]) -> int:

@@ -27,9 +27,14 @@ def score_of(scaled: Any, output: Any, *, task: Task, loss: Any) -> Any:
     return flat[:, 0] if flat.shape[-1] == 1 else 1.0 - flat[:, 0]
 
 
-def compose(core: keras.Model, scaler: Callable[[Any], Any], *, task: Task, loss: Any) -> tuple[Any, dict[str, Any]]:
-    """Symbolic input [batch, features] of raw readings, and the outputs `output` and `score` for it."""
-    raw = keras.Input((_width(core.inputs[0]),), name="reading", dtype="float32")
+def compose(
+    core: keras.Model, scaler: Callable[[Any], Any], *, features: int, task: Task, loss: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Symbolic input [batch, features] of raw readings, and the outputs `output` and `score` for it.
+
+    `scaler`: raw readings -> [batch, width], what the core takes when it is flat.
+    """
+    raw = keras.Input((features,), name="reading", dtype="float32")
     scaled = scaler(raw)
     shape = core.inputs[0].shape[1:]
     output = core(keras.layers.Reshape(shape)(scaled) if len(shape) != 1 else scaled)

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.dataset import Dataset, Splits
 from dl_mqtt_clients.data.sources import load_configured
 from dl_mqtt_clients.errors import DataError
 from dl_mqtt_clients.services.from_settings import use_backend_of
+from dl_mqtt_clients.wire.feature_sums import MAX_CODE
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
     from dl_mqtt_clients.learning.scaling import ScalerValues
+    from dl_mqtt_clients.learning.vocabularies import Categorical
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,7 @@ def _core(settings: Settings, rows: Dataset) -> Any:
     # Cross-entropy needs probabilities: `linear` is the default for anomaly.
     by_task = task == "supervised" and model.output_activation == "linear" and not model.loss
     return build_core(
-        n_features=len(rows.features),
+        n_features=_categorical(settings, rows).width(len(rows.features)),
         task=task,
         hidden=model.hidden,
         activation=model.activation,
@@ -108,9 +112,27 @@ def _core(settings: Settings, rows: Dataset) -> Any:
     )
 
 
-def _scaler(settings: Settings, rows: Dataset) -> "ScalerValues | None":
+def _scaler(settings: Settings, rows: Dataset) -> "ScalerValues":
     from dl_mqtt_clients.learning.scaling import ScalerValues  # noqa: PLC0415 - imports Keras
 
-    fits = {"standard": ScalerValues.standard, "minmax": ScalerValues.minmax}
-    fit = fits.get(settings.model.scaling)
-    return fit(rows.x) if fit else None
+    categorical = _categorical(settings, rows)
+    if settings.model.scaling == "none":
+        return ScalerValues.identity(len(rows.features)).listing(categorical, rows.x)
+    fit = ScalerValues.standard if settings.model.scaling == "standard" else ScalerValues.minmax
+    return fit(rows.x, categorical=categorical)
+
+
+def _categorical(settings: Settings, rows: Dataset) -> "Categorical":
+    from dl_mqtt_clients.learning.vocabularies import NO_CATEGORIES, Categorical  # noqa: PLC0415 - imports Keras
+
+    names = settings.data.categorical
+    if missing := [name for name in names if name not in rows.features]:
+        raise DataError(f"data: categorical: expected some of {list(rows.features)[:50]}. Received: {missing}")
+    if not names:
+        return NO_CATEGORIES
+    columns = tuple(sorted(rows.features.index(name) for name in set(names)))
+    fractions = rows.x[:, columns] % 1 != 0
+    if fractions.any() or np.abs(rows.x[:, columns]).max() > MAX_CODE:
+        name = rows.features[columns[int(np.argmax(fractions.any(axis=0)))]]
+        raise DataError(f"{rows.name}: {name}: expected words, or whole numbers within ±2^24. Received: other numbers")
+    return Categorical(columns, settings.vocabulary.size)

@@ -20,7 +20,7 @@ from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
 from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Strategy, Update, read_strategy
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
-from dl_mqtt_clients.services.clock import now_text
+from dl_mqtt_clients.services.clock import as_text, now_text
 from dl_mqtt_clients.services.from_settings import has_controls
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.uploads import Uploads
@@ -111,6 +111,7 @@ class Collector:
     def offer(self, node: str, offer: Offer) -> None:
         self._settle(node)
         self._carry_out(self._round.offer(node, offer, now=time.monotonic()))
+        self._uploads.date(node, offer, now=time.time())
 
     def chunk(self, topic: NodeTopic, payload: bytes) -> None:
         """It may make an update whole: one that `commit` will count, soon."""
@@ -233,6 +234,7 @@ class Collector:
         losses = [(a.loss, a.examples) for a in accepted if a.loss is not None]
         loss = sum(value * n for value, n in losses) / sum(n for _, n in losses) if losses else None
         drawn = {node for node in self._roster.live_trainers() if self._round.is_drawn(node)}
+        came = {entry.node: (entry.data_from, entry.data_to) for entry in self._spool.entries}
         return RoundReport(
             round=self.open_round.round,
             attempt=self.open_round.attempt,
@@ -247,6 +249,8 @@ class Collector:
                     weight=a.examples / examples,
                     loss=a.loss,
                     staleness=a.staleness,
+                    data_from=_time(min, [came[a.node][0]]),
+                    data_to=_time(max, [came[a.node][1]]),
                 )
                 for a in accepted
             ),
@@ -257,6 +261,8 @@ class Collector:
             lineage=self._lineage,
             codec=self._codec.name,
             strategy=self.strategy[:2000],
+            data_from=_time(min, [came[a.node][0] for a in accepted]),
+            data_to=_time(max, [came[a.node][1] for a in accepted]),
             finished=now_text(),
         )
 
@@ -423,3 +429,9 @@ class Collector:
             reason=reason[:2000],
         )
         self._send(node, reply)
+
+
+def _time(pick: Callable[[list[float]], float], times: Sequence[float | None]) -> str:
+    """The first or the last of them as text; empty where one is not known, or there are none."""
+    known = [time_s for time_s in times if time_s is not None]
+    return as_text(pick(known)) if known and len(known) == len(times) else ""

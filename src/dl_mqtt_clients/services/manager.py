@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 SETTLED_AFTER_S: Final = 2.0  # after connecting, should our own status not come back
 WHO_LIVES_AFTER_S: Final = 0.02  # statuses come in floods: looked at together
-HISTORY_BYTES: Final = 1 << 20  # of the published history: a round of 2,000 nodes is 160 KB
+HISTORY_BYTES: Final = 1 << 20  # of the published history: a round of 2,000 nodes is 350 KB
 MOST_KINDS: Final = 50  # of refusals, in the status
 _VARIABLE: Final = re.compile(r"\b[0-9a-f]{8,}\b…?|\d+|…")
 _NO_UPDATE = "0" * 64  # names no update: a refusal of a message that could not be read

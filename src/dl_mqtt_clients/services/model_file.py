@@ -45,6 +45,7 @@ def _manifest(metadata: dict[str, str], data: bytes) -> Manifest:
     }  # fmt: skip
     noted = ("version", "number", "round", "lineage", "task", "threshold", "generation")
     facts |= {name: metadata[name] for name in noted if name in metadata}
-    if "features" in metadata:
-        facts["features"] = msgspec.json.decode(metadata["features"].encode(), type=tuple[str, ...])
+    for name, kind in (("features", tuple[str, ...]), ("categorical", tuple[int, ...])):
+        if name in metadata:
+            facts[name] = msgspec.json.decode(metadata[name].encode(), type=kind)
     return msgspec.convert(facts, Manifest, strict=False)

@@ -192,14 +192,14 @@ class Node(Service, Generic[ModelOf]):
         """Adopt a version, or keep the old one altogether: ModelError, TransferError, DataError say why."""
         model = self._rebuilt(manifest, bytes(blobs[self.runtime.describes]))
         weights = _finite(join(blobs, manifest.variables))
-        parser = self._parser_for(model) if model is not self.model else None
+        parser = self._parser_for(model, manifest) if model is not self.model else None
         self._prepare(manifest, model, weights)
         if parser is not None and self.stream is not None:
             self.stream.expect(parser)
         self.model, self.manifest = model, manifest
         self._adopted(weights)
 
-    def _parser_for(self, model: ModelOf) -> ReadingParser:
+    def _parser_for(self, model: ModelOf, manifest: Manifest) -> ReadingParser:
         """Of the readings that this model takes. ModelError when our own names of features are too few or too many."""
         settings = self.settings.readings
         names = settings.features or model.features
@@ -207,7 +207,7 @@ class Node(Service, Generic[ModelOf]):
             raise ModelError(
                 f"readings.features: expected {model.n_features} names, as the model's. Received: {len(names)}"
             )
-        return ReadingParser(names or model.n_features, label=settings.label)
+        return ReadingParser(names or model.n_features, label=settings.label, categorical=manifest.categorical)
 
     def _rebuilt(self, manifest: Manifest, description: bytes) -> ModelOf:
         """The model of this architecture: the one we have when it is the same, or else a new one."""

@@ -4,8 +4,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from dl_mqtt_clients.services.link import Link
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.services.outbox import Outbox
@@ -73,7 +71,7 @@ class Offering:
         if self._link.transport.backlog > MOST_LEAVING:
             return
         inline = offer.bytes <= announced.inline_bytes
-        self._link.send(self._topics.offer(self._node), msgspec.structs.replace(offer, inline=inline))
+        self._link.send(self._topics.offer(self._node), self._outbox.as_sent(offer, inline=inline))
         if inline:
             self._send(range(self._outbox.chunks(announced.chunk_bytes)))
         self._on_offered()

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from dl_mqtt_clients.aggregation.files import write_atomically
+from dl_mqtt_clients.data.arrivals import Span
+from dl_mqtt_clients.services.clock import steady_s
 from dl_mqtt_clients.services.own_values import OwnValues
-from dl_mqtt_clients.wire.messages import Offer, Round
+from dl_mqtt_clients.wire.messages import MAX_AGE_S, Offer, Round
 from dl_mqtt_clients.wire.transfer import chunk, chunk_count, sha256
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 FIRST_BACK_OFF_S: Final = 0.5
 LAST_BACK_OFF_S: Final = 5.0
 ANSWERED: Final = 3  # as if so many offers had gone: who was answered asks again after 4 s only
+UNKNOWN: Final = Span()
 
 
 class _State(msgspec.Struct, kw_only=True):
@@ -28,6 +31,7 @@ class _State(msgspec.Struct, kw_only=True):
     generation: int = 0  # of the offer
     used: int = 0  # readings ever appended when the last accepted update's window was taken
     offered_used: int = 0  # the same for the update on offer
+    came: Span = UNKNOWN  # when the window of the update on offer came, by our clock
     done: tuple[int, int, int] = (0, 0, 0)  # (generation, round, attempt) taken part in last
 
 
@@ -46,6 +50,11 @@ class Outbox:
     def offer(self) -> Offer | None:
         return self._state.offer
 
+    def as_sent(self, offer: Offer, *, inline: bool) -> Offer:
+        """Now: the ages of its readings grow while it waits."""
+        oldest, newest = (_age(came) for came in self._state.came)
+        return msgspec.structs.replace(offer, inline=inline, oldest_age_s=oldest, newest_age_s=newest)
+
     @property
     def generation(self) -> int:
         """Of the federation the update was made for."""
@@ -63,6 +72,7 @@ class Outbox:
         result: "FitResult",
         new_readings: int,
         used: int,
+        came: Span = UNKNOWN,
         lineage: str = "",
         own: Mapping[str, bytes] | None = None,
     ) -> None:
@@ -86,6 +96,7 @@ class Outbox:
             generation=announced.generation,
             used=self._state.used,
             offered_used=used,
+            came=came,
             done=_key(announced),
         )
         self.own.set_aside(offer.sha256, generation=announced.generation, lineage=lineage, values=own or {})
@@ -170,6 +181,12 @@ class Outbox:
             write_atomically(self._state_file, msgspec.json.encode(self._state))
         except OSError as error:
             log.warning("%s: cannot be written: %s", self._state_file, error)
+
+
+def _age(came_s: float | None) -> float | None:
+    """None where it is not known, or cannot be: the clock was set while there was no process."""
+    age_s = -1.0 if came_s is None else round(steady_s() - came_s, 3)
+    return age_s if 0.0 <= age_s <= MAX_AGE_S else None
 
 
 def _key(announced: Round) -> tuple[int, int, int]:

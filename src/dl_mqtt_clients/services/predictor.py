@@ -108,7 +108,7 @@ class Predictor(Node[Scoring]):
     def _load_file(self, path: Path) -> None:
         """Score with this file's model from now on. ModelError ends the service: it cannot do what it is told."""
         model, manifest = read_model_file(path, self.settings)
-        parser = self._parser_for(model)
+        parser = self._parser_for(model, manifest)
         self._prepare(manifest, model, ())
         if self.stream is not None:
             self.stream.expect(parser)

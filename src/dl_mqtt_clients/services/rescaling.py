@@ -1,16 +1,20 @@
-"""Agreeing on a scaler: trainers tell sums over their readings' features, the manager makes the scaler from them.
+"""Agreeing on a scaler and on vocabularies: trainers tell sums over their readings' features, the manager makes them.
 
 A new scaler opens a new lineage, since weights learnt under another one cannot be averaged with those that follow.
 """
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
 import msgspec
+import numpy as np
 
 from dl_mqtt_clients.aggregation.feature_statistics import FeatureStatistics
 from dl_mqtt_clients.aggregation.scaler import Scaler, scaler_from
 from dl_mqtt_clients.aggregation.store import Store
+from dl_mqtt_clients.aggregation.vocabulary import CategoryCounts, slots, vocabulary_from
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError
 from dl_mqtt_clients.services.loop import Loop
@@ -40,7 +44,7 @@ class Rescaling:
     ) -> None:
         self._loop, self._store, self._versions, self._roster = loop, store, versions, roster
         self._settings, self._on_agreed = settings, on_agreed
-        self._heard: dict[str, FeatureStatistics] = {}
+        self._heard: dict[str, _Told] = {}
         self.is_open = False
 
     @property
@@ -62,14 +66,16 @@ class Rescaling:
         current = self._versions.current
         if not self.is_open or report.base != current.version or node not in self._roster.live_trainers():
             return
-        features = self._versions.n_features
+        features, categorical = self._versions.n_features, self._versions.categorical
         try:
-            sums = FeatureStatistics.from_message(
-                report.features, features=features, max_readings=self._settings.training.window
+            self._heard[node] = _Told.from_message(
+                report,
+                numeric=features - len(categorical.columns),
+                categories=len(categorical.columns),
+                max_readings=self._settings.training.window,
             )
         except ValueError as error:
             raise MessageError(str(error)) from error
-        self._heard[node] = sums
         self.who_lives_changed()
 
     def who_lives_changed(self) -> None:
@@ -92,9 +98,45 @@ class Rescaling:
         rules = self._settings.scaling
         if len(self._heard) < rules.min_nodes:
             return
-        scaler = scaler_from(self._heard, rules.kind, min_nodes=rules.min_nodes)
-        nodes = {node: int(sums.count.max(initial=0)) for node, sums in self._heard.items()}
+        scaler = self._scaler()
+        nodes = {node: told.readings for node, told in self._heard.items()}
         self._loop.cancel("scaling")
         self.is_open, self._heard = False, {}
         log.info("scaler of %d nodes; features without one: %s", len(nodes), list(scaler.unscaled) or "none")
         self._on_agreed(scaler, nodes)
+
+    def _scaler(self) -> Scaler:
+        rules, vocabulary = self._settings.scaling, self._settings.vocabulary
+        features, categorical = self._versions.n_features, self._versions.categorical
+        numeric = categorical.numeric(features)
+        scaler = Scaler.identity(0)
+        if numeric:
+            sums = {node: told.numeric for node, told in self._heard.items()}
+            scaler = scaler_from(sums, rules.kind, min_nodes=rules.min_nodes)
+        listed = [
+            vocabulary_from(
+                counts, size=categorical.slots, min_count=vocabulary.min_count, min_nodes=vocabulary.min_nodes
+            )
+            for counts in zip(*(told.categories for told in self._heard.values()), strict=True)
+        ]
+        codes = [slots(codes, categorical.slots) for codes in listed]
+        return scaler.beside(np.stack(codes) if codes else categorical.none(), numeric, features)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a node said of its readings."""
+
+    readings: int
+    numeric: FeatureStatistics
+    categories: tuple[CategoryCounts, ...]
+
+    @classmethod
+    def from_message(cls, report: FeatureReport, *, numeric: int, categories: int, max_readings: int) -> Self:
+        """ValueError when the sums cannot be any, or are of other features."""
+        if len(report.categories) != categories:
+            raise ValueError(f"vocabulary: expected {categories} features. Received: {len(report.categories)}")
+        sums = FeatureStatistics.from_message(report.features, features=numeric, max_readings=max_readings)
+        counts = tuple(CategoryCounts.from_message(part, max_readings=max_readings) for part in report.categories)
+        readings = max([*sums.count.tolist(), *(part.total for part in counts)], default=0)
+        return cls(readings, sums, counts)

@@ -9,6 +9,7 @@ from typing import Final
 
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.data.readings import MAX_BYTES, Batch, ReadingParser
+from dl_mqtt_clients.services.clock import steady_s
 from dl_mqtt_clients.services.from_settings import address
 from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.transport.base import Delivery, open_transport
@@ -42,7 +43,8 @@ class ReadingStream:
         self._on_problem = on_problem
         self._messages: deque[bytes] = deque()
         self._bytes = 0
-        self._lock = threading.Lock()  # of these two: both threads take from the old end
+        self._came = self.taken_came = (0.0, 0.0)  # when those that wait came, and those taken last; see `take`
+        self._lock = threading.Lock()  # of these: both threads take from the old end
         self._capacity = settings.readings.buffer
         self._announced = False
         self._dropped = 0
@@ -76,7 +78,8 @@ class ReadingStream:
     def take(self, most: int) -> Batch | None:
         """The oldest messages (at most `most`), decoded; None when there are none, or no model yet.
 
-        Whoever leaves some behind must come back for them: `on_arrival` is called for new ones only.
+        Whoever leaves some behind must come back for them: `on_arrival` is called for new ones only. They all came
+        between the two times of `taken_came` (`steady_s`).
         """
         self._announced = False
         if self._parser is None or not self._messages:
@@ -84,6 +87,7 @@ class ReadingStream:
         with self._lock:
             payloads = [self._messages.popleft() for _ in range(min(len(self._messages), most))]
             self._bytes -= sum(map(len, payloads))
+            self.taken_came = self._came
         batch, reasons = self._parser.collect(payloads)
         self._received += len(batch)
         self._rate_count += len(batch)
@@ -110,6 +114,8 @@ class ReadingStream:
         """On the network thread: keep the newest, count what had to go."""
         payload = delivery.payload[: MAX_BYTES + 1]  # enough to see that it is too long
         with self._lock:
+            now = steady_s()
+            self._came = (self._came[0] if self._messages else now, now)
             self._messages.append(payload)
             self._bytes += len(payload)
             while len(self._messages) > self._capacity or self._bytes > WAITING_BYTES:

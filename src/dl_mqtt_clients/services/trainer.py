@@ -22,7 +22,7 @@ from dl_mqtt_clients.services.drift_watch import DriftWatch
 from dl_mqtt_clients.services.evaluating import Evaluating
 from dl_mqtt_clients.services.fetch import Blobs
 from dl_mqtt_clients.services.from_settings import has_controls, training, with_brokers
-from dl_mqtt_clients.services.held_readings import HeldReadings
+from dl_mqtt_clients.services.held_readings import HeldReadings, ToLearn
 from dl_mqtt_clients.services.loop import FATAL
 from dl_mqtt_clients.services.node import Node
 from dl_mqtt_clients.services.offering import Offering
@@ -206,16 +206,16 @@ class Trainer(Node["FederatedModel"]):
         announced, manifest, model = self._announced, self.manifest, self.model
         if self._why_not() or announced is None or manifest is None or model is None:
             return
-        x, y, used = self._held.to_learn(announced.training.window, manifest.task)
-        if manifest.task == "anomaly" and len(x):
-            x = x[self._select(announced, x, used)]
-        self._lacks = "" if len(x) else self._clean.drift or "no readings yet that can be learnt from"
+        found = self._held.to_learn(announced.training.window, manifest.task)
+        if manifest.task == "anomaly" and len(found.x):
+            found = found._replace(x=found.x[self._select(announced, found.x, found.used)])
+        self._lacks = "" if len(found.x) else self._clean.drift or "no readings yet that can be learnt from"
         if self._lacks:
             return
         self._fitting, self.state, self._progress = True, "fitting", 0.0
         self.status.changed()
         try:
-            self._fit(announced, manifest, model, x, y, used=used)
+            self._fit(announced, manifest, model, found)
         finally:
             self._fitting = False
             self.state = "offering" if self._offering.is_open else "waiting"
@@ -245,7 +245,7 @@ class Trainer(Node["FederatedModel"]):
         new = self._new_readings()
         if self.model is None or self._fitting or self.stream is None or not new:
             return
-        x, _, _ = self._held.to_learn(new, self.model.task)
+        x = self._held.to_learn(new, self.model.task).x
         try:
             self._drift.look(x, self._scores)
         except ModelError as error:
@@ -259,9 +259,9 @@ class Trainer(Node["FederatedModel"]):
             return
         if not self._describing.is_due(announced):
             return
-        x, _, _ = self._held.to_learn(announced.training.window, manifest.task)
+        x = self._held.to_learn(announced.training.window, manifest.task).x
         if len(x) >= announced.training.min_readings or (self.stream is None and len(x)):
-            self._describing.describe(announced, x)
+            self._describing.describe(announced, x, manifest.categorical)
 
     def _send_features(self, report: FeatureReport) -> bool:
         return self.link.send(self.topics.features(self.node_id), report)
@@ -299,16 +299,7 @@ class Trainer(Node["FederatedModel"]):
         total, used = self._held.total, self._outbox.used
         return total - used if used <= total else total
 
-    def _fit(
-        self,
-        announced: Round,
-        manifest: Manifest,
-        model: "FederatedModel",
-        x: np.ndarray,
-        y: np.ndarray | None,
-        *,
-        used: int,
-    ) -> None:
+    def _fit(self, announced: Round, manifest: Manifest, model: "FederatedModel", found: ToLearn) -> None:
         """Fit, store the change, offer it; or say why not, and leave this round to the others."""
         from dl_mqtt_clients.learning.fit import fit  # noqa: PLC0415 - imports Keras
 
@@ -325,8 +316,8 @@ class Trainer(Node["FederatedModel"]):
             result = fit(
                 model,
                 base,
-                x,
-                y,
+                found.x,
+                found.y,
                 training=announced.training,
                 seed=seed,
                 on_batch=go_on,
@@ -336,8 +327,8 @@ class Trainer(Node["FederatedModel"]):
             if result.stopped or not self._still_counts(announced):
                 return
             self._loss = result.loss
-            self._drift.learnt_from(x)
-            self._store(announced, manifest, base, result, used=used)
+            self._drift.learnt_from(found.x)
+            self._store(announced, manifest, base, result, found)
         except FATAL:
             raise
         except Exception as error:  # also what nobody thought of: it would come again with every reading
@@ -355,7 +346,7 @@ class Trainer(Node["FederatedModel"]):
         return self._control or [np.zeros_like(c_i) for c_i in own], own
 
     def _store(
-        self, announced: Round, manifest: Manifest, base: Sequence[np.ndarray], result: "FitResult", *, used: int
+        self, announced: Round, manifest: Manifest, base: Sequence[np.ndarray], result: "FitResult", found: ToLearn
     ) -> None:
         data, own = pack(
             result,
@@ -370,7 +361,8 @@ class Trainer(Node["FederatedModel"]):
             announced,
             result=result,
             new_readings=self._new_readings(),
-            used=used,
+            used=found.used,
+            came=found.came,
             lineage=manifest.lineage,
             own=own,
         )

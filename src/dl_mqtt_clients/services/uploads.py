@@ -19,6 +19,8 @@ class _Upload:
     offer: Offer
     sink: FileSink
     reception: Reception
+    data_from: float | None = None  # as in the spool's entries
+    data_to: float | None = None
 
 
 class Uploads:
@@ -40,6 +42,18 @@ class Uploads:
         sink = self.spool.reserve(offer.bytes)
         blob = Blob(sha256=offer.sha256, bytes=offer.bytes, chunk_bytes=self._chunk_bytes)
         self._open[node] = _Upload(offer, sink, Reception(blob, sink))
+
+    def date(self, node: str, offer: Offer, *, now: float) -> None:
+        """Ages to times, by our clock; none when they contradict each other.
+
+        Of an offer heard again the earliest count: that one was under way for the least time.
+        """
+        upload, oldest, newest = self._open.get(node), offer.oldest_age_s, offer.newest_age_s
+        if upload is None or upload.offer.sha256 != offer.sha256:
+            return
+        if oldest is None or newest is None or oldest >= newest:
+            upload.data_from = _earlier(upload.data_from, oldest, now)
+            upload.data_to = _earlier(upload.data_to, newest, now)
 
     @property
     def any_open(self) -> bool:
@@ -83,6 +97,13 @@ class Uploads:
     def accept(self, *accepted: Accepted) -> None:
         """Make them count, durably. OSError, and none of them counts, when the disk does not take them."""
         uploads = [(self._open[one.node], one) for one in accepted]
-        self.spool.accept(*(Written(upload.sink, upload.offer.bytes, one) for upload, one in uploads))
+        self.spool.accept(*(Written(u.sink, u.offer.bytes, one, u.data_from, u.data_to) for u, one in uploads))
         for one in accepted:
             del self._open[one.node]
+
+
+def _earlier(known: float | None, age_s: float | None, now: float) -> float | None:
+    if age_s is None:
+        return known
+    time_s = round(max(now - age_s, 0.0), 3)
+    return time_s if known is None else min(known, time_s)

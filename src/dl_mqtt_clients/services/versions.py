@@ -30,6 +30,7 @@ from dl_mqtt_clients.wire.weights import blob_positions, encode, is_divided, key
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
     from dl_mqtt_clients.learning.scaling import ScalerValues
+    from dl_mqtt_clients.learning.vocabularies import Categorical
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,10 @@ class Versions:
     @property
     def n_features(self) -> int:
         return self._model.n_features
+
+    @property
+    def categorical(self) -> "Categorical":
+        return self._model.categorical
 
     @property
     def opens_lineage(self) -> bool:
@@ -180,11 +185,12 @@ class Versions:
             log.warning("old versions cannot be deleted: %s", error)
 
     def rescale(self, scaler: Scaler) -> None:
-        """The newest version with another scaler: the first of a new lineage."""
+        """The newest version with another scaler and its vocabularies: the first of a new lineage."""
         places = [i for i, v in enumerate(self.variables) if v.role == "scaler"]
         weights = list(self._weights)
-        for place, values in zip(places, (scaler.offset, scaler.scale), strict=True):
-            weights[place] = values.reshape(self.variables[place].shape).astype(self.variables[place].dtype)
+        values = [scaler.offset, scaler.scale, *([scaler.codes] if scaler.codes.size else [])]
+        for place, value in zip(places, values, strict=True):
+            weights[place] = value.reshape(self.variables[place].shape).astype(self.variables[place].dtype)
         self._reachable = {m.version: m for m in self.published()}
         before = alone(self.current)
         self._write(
@@ -263,7 +269,8 @@ class Versions:
             Manifest(
                 stage="global", generation=self._store.generation, serial=1, version=_NONE, number=0, round=0,
                 lineage=_lineage(blobs, scaler),
-                task=given.task, features=given.features, variables=given.variables,
+                task=given.task, features=given.features, categorical=given.categorical.columns,
+                variables=given.variables,
                 blobs=blobs,
             ),
         )  # fmt: skip

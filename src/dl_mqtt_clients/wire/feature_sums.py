@@ -12,9 +12,11 @@ from dl_mqtt_clients.wire.messages import Count, Message, Positive, Sha256
 
 LAST_BIN: Final = 4064  # of a sketch: 16 an octave over all of float32, 2⁻¹²⁶ … 2¹²⁸; negative values count downwards
 MAX_VALUES: Final = 10_000  # of a category, from one node
+MAX_CODE: Final = 2**24  # of a category's value
+UNUSED: Final = 2**25  # in a vocabulary: a place without a value
 
 SketchBin = Annotated[int, Meta(ge=-LAST_BIN, le=LAST_BIN)]
-CategoryValue = Annotated[str, Meta(max_length=256)]
+Code = Annotated[int, Meta(ge=-MAX_CODE, le=MAX_CODE)]
 
 
 class FeatureSums(Struct, frozen=True, kw_only=True):
@@ -29,9 +31,9 @@ class FeatureSums(Struct, frozen=True, kw_only=True):
 
 
 class CategorySums(Struct, frozen=True, kw_only=True):
-    """One categorical feature: how often each value was seen; `other` counts values not told."""
+    """One categorical feature: how often each value's code was seen; `other` counts values not told."""
 
-    values: Annotated[tuple[CategoryValue, ...], Meta(max_length=MAX_VALUES)] = ()
+    values: Annotated[tuple[Code, ...], Meta(max_length=MAX_VALUES)] = ()
     counts: Annotated[tuple[Positive, ...], Meta(max_length=MAX_VALUES)] = ()
     other: Count = 0
 
@@ -41,4 +43,5 @@ class FeatureReport(Message, frozen=True, kw_only=True):
 
     base: Sha256  # the version announced then
     readings: Count = 0
-    features: Annotated[tuple[FeatureSums, ...], Meta(max_length=100_000)] = ()
+    features: Annotated[tuple[FeatureSums, ...], Meta(max_length=100_000)] = ()  # the numeric ones, in order
+    categories: Annotated[tuple[CategorySums, ...], Meta(max_length=1_000)] = ()  # the categorical ones, in order

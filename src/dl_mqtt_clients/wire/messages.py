@@ -14,12 +14,14 @@ from dl_mqtt_clients.errors import MessageError
 from dl_mqtt_clients.wire.topics import PROTOCOL, Stage
 
 MAX_JSON_BYTES: Final = 4 * 1024 * 1024
+MAX_AGE_S: Final = 1e9  # 31 years
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]  # \Z: $ would let a line feed through
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Text = Annotated[str, Meta(max_length=2000)]
+Age = Annotated[float, Meta(ge=0.0, le=MAX_AGE_S)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 VariableRole = Literal["trainable", "statistic", "scaler", "frozen", "personal"]
 Task = Literal["anomaly", "supervised"]
@@ -101,6 +103,7 @@ class Manifest(Message, frozen=True, kw_only=True):
     best: Sha256 | None = None  # the version it has to be as good as; its weights are the blob `best`
     task: Task = "anomaly"
     features: Annotated[tuple[Text, ...], Meta(max_length=100_000)] = ()
+    categorical: Annotated[tuple[Count, ...], Meta(max_length=1_000)] = ()  # places of features that may be words
     blobs: dict[Annotated[str, Meta(max_length=64)], Blob]  # architecture, weights, and the best version's weights
     variables: Annotated[tuple[Variable, ...], Meta(max_length=100_000)]
     threshold: float | None = None
@@ -175,6 +178,8 @@ class Offer(Message, frozen=True, kw_only=True):
     examples: Positive
     new_readings: Count = 0
     steps: Positive = 1  # local optimizer steps: FedNova's τ
+    oldest_age_s: Age | None = None  # since the oldest reading of its window came, now; None: not known
+    newest_age_s: Age | None = None  # since the newest one came
     inline: bool = False  # the chunks follow without waiting for a grant
     metrics: Annotated[dict[Annotated[str, Meta(max_length=64)], float | None], Meta(max_length=64)] = {}
 
@@ -196,6 +201,8 @@ class Participant(Struct, frozen=True, kw_only=True):
     weight: float = 0.0
     loss: float | None = None
     staleness: Count = 0  # versions between the update's base and the round's
+    data_from: Text = ""  # when the first reading of its window came, by the manager's clock; empty: not known
+    data_to: Text = ""  # when the last one came
 
 
 class RoundReport(Struct, frozen=True, kw_only=True):
@@ -221,6 +228,8 @@ class RoundReport(Struct, frozen=True, kw_only=True):
     lineage: Sha256 | None = None  # of the version; versions of two lineages have different scalers
     codec: Text = ""  # how the updates travelled
     strategy: Text = ""  # how they became a version
+    data_from: Text = ""  # of the participants' windows together; empty: not known of all of them
+    data_to: Text = ""
     finished: Text = ""  # when, by the manager's clock: 2026-07-02T13:05:00+00:00
 
 
