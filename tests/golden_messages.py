@@ -198,13 +198,14 @@ MANAGER_STATUS = ManagerStatus(
     accepted=9,
     refused={"unknown node": 1},
     rejected=2,
+    on_hold=True,
     detail="waiting",
     last_error="none worth telling",
 )
 MANAGER_STATUS_JSON = """{
   "v": 1, "state": "collecting", "instance": "c0ffee", "generation": 1, "round": 4, "attempt": 2, "version": 3,
   "production": 2, "nodes": 5, "accepted": 9, "refused": {"unknown node": 1}, "rejected": 2,
-  "detail": "waiting", "last_error": "none worth telling"
+  "on_hold": true, "detail": "waiting", "last_error": "none worth telling"
 }"""
 
 NODE_STATUS = NodeStatus(
@@ -300,7 +301,10 @@ GOLDEN = [
     (NODE_STATUS, NODE_STATUS_JSON),
     (STATISTICS, STATISTICS_JSON),
     (ANOMALY, ANOMALY_JSON),
-    (Command(command="promote", version=SHA), f'{{"v": 1, "command": "promote", "version": "{SHA}", "other": null}}'),
+    (
+        Command(command="rollback", version=SHA, hold=False),
+        f'{{"v": 1, "command": "rollback", "version": "{SHA}", "hold": false, "other": null}}',
+    ),
     (
         Answer(ok=False, message="no such version"),
         '{"v": 1, "ok": false, "message": "no such version", "differences": []}',

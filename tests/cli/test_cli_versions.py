@@ -140,9 +140,16 @@ def test_json_holds_the_reports_as_the_manager_made_them(ask, manager):
     assert msgspec.convert(said["versions"], list[RoundReport]) == list(REPORTS[:3])
 
 
-def test_promote_is_told_to_the_manager(ask, manager):
-    assert ask("promote").out == "promote: done (as said)\n"
-    assert manager == [Command(command="promote")]
+@pytest.mark.parametrize(("given", "meant"), [((), None), (("12",), sha(12))])
+def test_promote_is_told_to_the_manager(ask, manager, given, meant):
+    assert ask("promote", *given).out == "promote: done (as said)\n"
+    assert manager == [Command(command="promote", version=meant)]
+
+
+@pytest.mark.parametrize(("given", "holds"), [((), True), (("--hold",), True), (("--no-hold",), False)])
+def test_a_rollback_holds_unless_told_not_to(ask, manager, given, holds):
+    assert ask("rollback", "12", *given).code == 0
+    assert manager == [Command(command="rollback", version=sha(12), hold=holds)]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ def test_an_operator_looks_compares_and_goes_back_by_number(memory_url, new_sett
         code, said = fedlearn("diff", "1")
         assert code == 0, said
         assert "kernel" in said
-        assert fedlearn("rollback", "0") == (0, "rollback: done (version 0 is in production)\n")
+        stays = "and stays there until an operator promotes one"
+        assert fedlearn("rollback", "0") == (0, f"rollback: done (version 0 is in production, {stays})\n")
+        assert "on hold" in fedlearn("status")[1]
         seen.manifest("production", lambda m: m.number == 0 and m.serial > 2)
         assert fedlearn("promote") == (0, "promote: done (version 1 is in production)\n")
         code, said = fedlearn("rollback", "7")

@@ -39,6 +39,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True):
     production: Manifest | None = None
     canary: Manifest | None = None  # a candidate that some predictors try
     best: Manifest | None = None  # promoted, of this lineage: what a candidate has to be as good as
+    on_hold: bool = False  # after a rollback: nothing is promoted but by an operator's word
     scaler: Literal["given", "agreed", "wanted"] = "given"  # wanted: a new one is to be agreed on
     released: int = 0  # how often an operator has said that what comes now is normal
     recent: dict[str, str] = {}  # node -> hash of its last update in a merged round: the same offer, the same receipt

@@ -53,7 +53,7 @@ COMMANDS: Final[Table] = {
         f"{_ROOM}.versions:versions",
         "Show the versions of the model: what made them, how good they are, what became of them.",
     ),
-    "promote": Command(f"{_ROOM}.versions:promote", "Put the newest version into production, whatever the gate found."),
+    "promote": Command(f"{_ROOM}.versions:promote", "Put a version into production, whatever the gate found."),
     "rollback": Command(f"{_ROOM}.versions:rollback", "Put an earlier version into production."),
     "diff": Command(f"{_ROOM}.versions:diff", "Show how much each variable of the model changed between two versions."),
 }

@@ -123,6 +123,11 @@ def _print_manager(settings: "Settings", seen: Seen) -> None:
             ("updates", f"{manager.accepted} accepted, {sum(manager.refused.values())} refused"),
             *([("refused", refused)] if refused else []),
             *([("rejected", f"{manager.rejected} versions in a row")] if manager.rejected else []),
+            *(
+                [("on hold", "after a rollback nothing is promoted, until: fedlearn promote")]
+                if manager.on_hold
+                else []
+            ),
             *([("waits for", manager.detail)] if manager.detail else []),
             *([("last error", manager.last_error)] if manager.last_error else []),
         ]

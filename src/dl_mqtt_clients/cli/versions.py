@@ -39,28 +39,8 @@ def versions(
 
 
 def promote(
-    *,
-    timeout: options.Timeout = 5.0,
-    broker: options.Broker = None,
-    federation: options.Federation = None,
-    config: options.Config = None,
-    sets: options.Set = None,
-    json: options.Json = False,
-) -> None:
-    """Put the newest version into production, whatever the gate found.
-
-    Waits for the manager's answer; the exit code is 1 when it refuses, or when none answers in time.
-
-    Example: fedlearn promote
-    """
-    settings = options.settings(config, sets, broker=broker, federation=federation)
-    tell("promote", _order(settings, "promote", timeout_s=timeout), json=json)
-
-
-def rollback(
     version: Annotated[
-        str | None,
-        typer.Argument(metavar="[VERSION]", help="Number or SHA-256; without it the one in production before."),
+        str | None, typer.Argument(metavar="[VERSION]", help="Number or SHA-256; without it the newest one.")
     ] = None,
     *,
     timeout: options.Timeout = 5.0,
@@ -70,15 +50,42 @@ def rollback(
     sets: options.Set = None,
     json: options.Json = False,
 ) -> None:
+    """Put a version into production, whatever the gate found.
+
+    Ends the hold after a rollback: later versions that the gate finds as good are promoted again.
+    Waits for the manager's answer; the exit code is 1 when it refuses, or when none answers in time.
+
+    Example: fedlearn promote
+    """
+    settings = options.settings(config, sets, broker=broker, federation=federation)
+    tell("promote", _order(settings, "promote", version, timeout_s=timeout), json=json)
+
+
+def rollback(
+    version: Annotated[
+        str | None,
+        typer.Argument(metavar="[VERSION]", help="Number or SHA-256; without it the one in production before."),
+    ] = None,
+    *,
+    hold: Annotated[
+        bool, typer.Option("--hold/--no-hold", help="Whether it stays in production until fedlearn promote.")
+    ] = True,
+    timeout: options.Timeout = 5.0,
+    broker: options.Broker = None,
+    federation: options.Federation = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    json: options.Json = False,
+) -> None:
     """Put an earlier version into production.
 
-    All predictors take it at once. The next version that the gate finds as good replaces it: pause the rounds first
-    (fedlearn send pause) if it is to stay.
+    All predictors take it at once. It stays there: rounds go on, but no version is promoted until fedlearn promote.
+    With --no-hold the next version that the gate finds as good replaces it.
 
     Example: fedlearn rollback 12
     """
     settings = options.settings(config, sets, broker=broker, federation=federation)
-    tell("rollback", _order(settings, "rollback", version, timeout_s=timeout), json=json)
+    tell("rollback", _order(settings, "rollback", version, timeout_s=timeout, hold=hold), json=json)
 
 
 def diff(
@@ -124,7 +131,7 @@ def _look(settings: "Settings", *, timeout_s: float) -> "Trail":
         return look_up(talk, Topics(settings.federation.name))
 
 
-def _order(settings: "Settings", command: str, *versions: str | None, timeout_s: float) -> "Answer":
+def _order(settings: "Settings", command: str, *versions: str | None, timeout_s: float, hold: bool = True) -> "Answer":
     """The manager's answer to a command about up to two versions, which are looked up by their numbers."""
     from dl_mqtt_clients.cli.asking import ask, look_up  # noqa: PLC0415 - costs `--help` otherwise
     from dl_mqtt_clients.cli.conversation import Conversation  # noqa: PLC0415 - the same
@@ -136,7 +143,8 @@ def _order(settings: "Settings", command: str, *versions: str | None, timeout_s:
         named = [text for text in versions if text is not None]
         trail = look_up(talk, topics) if named else None
         version, other, *_ = [*(trail.resolve(text) for text in named if trail), None, None]
-        return ask(talk, topics, Command(command=command, version=version, other=other))  # type: ignore[arg-type]
+        order = Command(command=command, version=version, other=other, hold=hold)  # type: ignore[arg-type]
+        return ask(talk, topics, order)
 
 
 # ---- what is shown ----

@@ -307,9 +307,9 @@ class Manager(Service):
             if order.command == "diff":
                 return Answer(ok=True, message="diff", differences=compare(self._store, order))
             if order.command == "promote":
-                done = self._promoting.promote()
+                done = self._promoting.promote(order.version)
             elif order.command == "rollback":
-                done = self._promoting.roll_back(order.version)
+                done = self._promoting.roll_back(order.version, hold=order.hold)
             else:
                 self._cycle.rescale()
                 done = "a new scaler is being agreed on"
@@ -395,6 +395,7 @@ class Manager(Service):
             accepted=self._cycle.accepted,
             refused=dict(self._refused),
             rejected=self._promoting.rejected,
+            on_hold=self._promoting.on_hold,
             detail=self._cycle.rescaling.progress(),
             last_error=self.last_error,
         )

@@ -1,5 +1,7 @@
 """What is in production, what some predictors try before it is, and what goes back there."""
 
+from typing import Any
+
 import msgspec
 
 from dl_mqtt_clients.aggregation.store import Store
@@ -35,6 +37,16 @@ class Production:
             raise ModelError("versions: there is no version yet")
         return manifest
 
+    @property
+    def on_hold(self) -> bool:
+        """After a rollback: nothing is promoted but by an operator's word."""
+        return self._store.stages.on_hold
+
+    def release(self) -> None:
+        """End the hold."""
+        if self.on_hold:
+            self._store.write_stages(msgspec.structs.replace(self._store.stages, on_hold=False))
+
     def promote(self, *, threshold: float | None, metrics: Metrics, becomes_best: bool = True) -> bool:
         """Put the newest version into production, or give it a better threshold; False when nothing changes."""
         stages, before = self._store.stages, self.now
@@ -62,18 +74,25 @@ class Production:
             self._store.put_version(production)
         self._publish(production, best=production if promote and becomes_best else stages.best)
 
-    def restore(self, version: str) -> Manifest:
-        """Put an earlier version into production; later ones have to be as good. ModelError when it is not kept."""
+    def restore(self, version: str, *, hold: bool) -> Manifest:
+        """Put an earlier version into production, and call a canary back; later ones have to be as good.
+
+        ModelError, and nothing changed, when it is not kept.
+        """
         kept = self._store.version(version)
         if kept is None or kept.generation != self._store.generation:
             raise ModelError(f"versions: expected a kept version of this generation. Received: {version[:64]}")
         if kept.lineage != self._current.lineage:
             raise ModelError(f"versions: expected one of the present lineage. Received: version {kept.number}")
-        serial = self._store.stages.serial + 1
+        stages = self._store.stages
+        threshold = kept.threshold
+        if threshold is None and self.now is not None:  # it was never promoted
+            threshold = self.now.threshold
         production = msgspec.structs.replace(
-            alone(kept), stage="production", serial=serial, blobs=alone(kept).blobs | _graph_of(self._current)
-        )
-        self._publish(production, best=production)
+            alone(kept), stage="production", serial=stages.serial + 1, threshold=threshold,
+            blobs=alone(kept).blobs | _graph_of(self._current),
+        )  # fmt: skip
+        self._publish(production, best=production, canary=None, on_hold=hold)
         return production
 
     def _newest_for(self, stage: Stage, share: float, *, threshold: float | None, metrics: Metrics) -> Manifest:
@@ -85,10 +104,11 @@ class Production:
             metrics=metrics,
         )  # fmt: skip
 
-    def _publish(self, production: Manifest, *, best: Manifest | None) -> None:
+    def _publish(self, production: Manifest, *, best: Manifest | None, **rest: Any) -> None:
+        """Durably, with the `rest` of the stages."""
         stages = self._store.stages
         self._store.write_stages(
-            msgspec.structs.replace(stages, serial=production.serial, production=production, best=best)
+            msgspec.structs.replace(stages, serial=production.serial, production=production, best=best, **rest)
         )
 
 

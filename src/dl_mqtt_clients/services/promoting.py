@@ -1,7 +1,7 @@
 """The newest version on its way into production: what the nodes find with it is added up, and then it is judged.
 
 It is promoted when it is as good as the best one promoted in its lineage (`aggregation.promotion`), or else stays
-`global`: nodes train on it, no predictor sees it.
+`global`: nodes train on it, no predictor sees it. After a rollback all stay `global`, until an operator promotes one.
 """
 
 import logging
@@ -20,7 +20,7 @@ from dl_mqtt_clients.services.loop import Loop
 from dl_mqtt_clients.services.production import Production
 from dl_mqtt_clients.services.roster import Roster
 from dl_mqtt_clients.services.versions import Versions
-from dl_mqtt_clients.wire.messages import Metrics, NodeStatus, Statistics
+from dl_mqtt_clients.wire.messages import Metrics, NodeStatus, RoundReport, Statistics
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,9 @@ class Promoting:
         if not self._production.is_newest and self._versions.current.number:
             self._loop.at("judge", self._settings.rounds.statistics_deadline_s, self.finish)
         self._forget_canary()  # of a former process: nobody has compared it
+        report = self._report_of(self._versions.current.version)
+        if report is not None and report.promotion.startswith("promote") and not self._production.is_newest:
+            self._verdict = Verdict("promote", "before the rollback")  # which a restart does not undo
 
     def hear_predictor(self, node: str, status: NodeStatus | None) -> None:
         """What it has scored, with which version."""
@@ -116,20 +119,37 @@ class Promoting:
         elif self._has_heard_all():
             self._judge()
 
-    def promote(self) -> str:
-        """By an operator's word: the newest version, whatever was found. What was done, in words."""
+    @property
+    def on_hold(self) -> bool:
+        """Whether nothing is promoted but by an operator's word."""
+        return self._production.on_hold
+
+    def promote(self, version: str | None = None) -> str:
+        """By an operator's word, whatever was found: this version, or the newest; a hold ends. What was done, in words.
+
+        ModelError, and nothing changed, when it is not kept.
+        """
+        if version not in (None, self._versions.current.version):
+            return self._restore(version, hold=False)
         self._forget_canary()
+        self._production.release()
         self._verdict = None
-        self._apply(Verdict("promote", "by an operator's word", becomes_best=True), with_canary=False)
+        self._apply(Verdict("promote", "by an operator's word", becomes_best=True), by_operator=True)
         return f"version {self._versions.current.number} is in production"
 
-    def roll_back(self, version: str | None) -> str:
-        """Put an earlier version into production: this one, or the one before the present. ModelError when none is."""
-        earlier = self._before_production() if version is None else version
-        self._forget_canary()
-        production = self._production.restore(earlier)
+    def roll_back(self, version: str | None, *, hold: bool = True) -> str:
+        """Put an earlier version into production: this one, or the one before the present.
+
+        It stays there until an operator promotes one, unless `hold` is false. ModelError when it is not kept.
+        """
+        return self._restore(self._before_production() if version is None else version, hold=hold)
+
+    def _restore(self, version: str, *, hold: bool) -> str:
+        production = self._production.restore(version, hold=hold)
+        self._loop.cancel("canary")
         self._on_judged()
-        return f"version {production.number} is in production"
+        stays = ", and stays there until an operator promotes one" if hold else ""
+        return f"version {production.number} is in production{stays}"
 
     def _before_production(self) -> str:
         production = self._production.now
@@ -183,13 +203,16 @@ class Promoting:
             min_nodes=rules.min_nodes,
         )
 
-    def _apply(self, verdict: Verdict, *, with_canary: bool = True) -> None:
+    def _apply(self, verdict: Verdict, *, by_operator: bool = False) -> None:
         """Put the newest version into production, with the threshold its nodes' statistics give; or keep it back."""
         self._loop.cancel("judge")
         threshold = self._threshold()
         metrics = self._evaluation.metrics(self._versions.current.metrics, threshold=threshold)
-        if verdict.decision == "promote" and with_canary and self._needs_canary():
-            verdict = self._begin_canary(verdict, threshold=threshold, metrics=metrics)
+        if verdict.decision == "promote" and not by_operator and not self._production.is_newest:
+            if self.on_hold:
+                verdict = self._held_back(verdict)
+            elif self._needs_canary():
+                verdict = self._begin_canary(verdict, threshold=threshold, metrics=metrics)
         is_news = self._conclude(verdict)
         changed = verdict.decision == "promote" and self._production.promote(
             threshold=threshold, metrics=metrics, becomes_best=verdict.becomes_best
@@ -219,10 +242,13 @@ class Promoting:
         if self._production.canary is not None:
             self._production.end_canary(promote=False)
 
+    def _held_back(self, verdict: Verdict) -> Verdict:
+        """It would be promoted: no rejected one."""
+        self.rejected = 0
+        return Verdict("wait", f"on hold after a rollback; {verdict.reason}")
+
     def _needs_canary(self) -> bool:
-        """Whether it is not in production, and there are predictors on both sides of the draw."""
-        if self._production.is_newest:
-            return False
+        """Whether there are predictors on both sides of the draw."""
         share, version = self._settings.promotion.canary, self._versions.current.version
         drawn = {is_canary(node, version, share) for node in self._predictors}
         return share > 0 and self._production.now is not None and len(drawn) == 2
@@ -255,9 +281,12 @@ class Promoting:
             return self._settings.threshold.value
         return self._evaluation.threshold(self._settings.threshold.quantile)
 
+    def _report_of(self, version: str) -> RoundReport | None:
+        return next((r for r in reversed(self._store.history(RECENT)) if r.version == version), None)
+
     def _record(self, version: str, verdict: Verdict, metrics: Metrics) -> None:
         """In the report of the round that made the version."""
-        report = next((r for r in reversed(self._store.history(RECENT)) if r.version == version), None)
+        report = self._report_of(version)
         if report is None:
             return
         production = self._production.now

@@ -258,6 +258,7 @@ class ManagerStatus(Message, frozen=True, kw_only=True):
     accepted: Count = 0
     refused: dict[str, int] = {}  # reason -> how often, since start
     rejected: Count = 0  # versions in a row
+    on_hold: bool = False  # after a rollback: nothing is promoted but by an operator's word
     detail: Text = ""  # what it waits for, for people
     last_error: Text = ""
 
@@ -345,11 +346,14 @@ class Anomaly(Message, frozen=True, kw_only=True):
 class Command(Message, frozen=True, kw_only=True):
     """`command`: an operator's word; answered on the MQTT 5 response topic.
 
-    round: open one now · release: what comes now is normal, let it into the training windows.
+    round: open one now · release: what comes now is normal, let it into the training windows · promote: this version,
+    or the newest · rollback: this version, or the one in production before; unless `hold` is false, nothing else is
+    promoted until `promote`.
     """
 
     command: Literal["start", "pause", "stop", "round", "promote", "rollback", "rescale", "release", "diff"]
     version: Sha256 | None = None
+    hold: bool = True  # rollback
     other: Sha256 | None = None  # diff: the version to compare with; the one it was merged onto when there is none
 
 
