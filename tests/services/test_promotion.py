@@ -54,14 +54,14 @@ def test_a_version_that_half_the_nodes_ruined_is_not_promoted_and_no_predictor_s
 class Poisoner(Trainer):
     """Sends the opposite of what it learnt."""
 
-    def _store(self, announced, manifest, base, result, *, used):
+    def _store(self, announced, manifest, base, result, found):
         if announced.number >= 2:
             weights = [
                 np.asarray(b - 100.0 * (np.asarray(w) - b), "float32")
                 for w, b in zip(result.weights, base, strict=True)
             ]
             object.__setattr__(result, "weights", weights)
-        super()._store(announced, manifest, base, result, used=used)
+        super()._store(announced, manifest, base, result, found)
 
 
 @pytest.mark.parametrize("named", [True, False])

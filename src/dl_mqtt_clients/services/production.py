@@ -42,8 +42,8 @@ class Production:
         """After a rollback: nothing is promoted but by an operator's word."""
         return self._store.stages.on_hold
 
-    def release(self) -> None:
-        """End the hold."""
+    def end_hold(self) -> None:
+        """What the gate finds counts again."""
         if self.on_hold:
             self._store.write_stages(msgspec.structs.replace(self._store.stages, on_hold=False))
 

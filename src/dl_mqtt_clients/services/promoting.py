@@ -132,7 +132,7 @@ class Promoting:
         if version not in (None, self._versions.current.version):
             return self._restore(version, hold=False)
         self._forget_canary()
-        self._production.release()
+        self._production.end_hold()
         self._verdict = None
         self._apply(Verdict("promote", "by an operator's word", becomes_best=True), by_operator=True)
         return f"version {self._versions.current.number} is in production"
