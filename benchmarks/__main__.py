@@ -26,6 +26,7 @@ NAMES = (
     "codecs",
     "strategies",
     "clean_windows",
+    "words",
 )
 SLOW = ("fleet", "chaos")
 FOLDER = Path("artifacts/bench")

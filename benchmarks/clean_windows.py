@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import one_process
-from benchmarks.one_process import Course, Node, data, model
+from benchmarks.one_process import Course, Node, data, example
 
 NODES, ROUNDS = 4, 12
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)  # of a window that is attack
@@ -43,7 +43,7 @@ def _course(share: float, quantile: float | None) -> Course:
 
         if quantile is None:
             return node.x
-        scorer = model()
+        scorer = example()
         scorer.set_weights(list(weights))
         limit = float(np.quantile(scorer.scores(held), quantile))
         clean = CleanWindow(QuarantineSettings(recent=len(node.x), cap=0.5))

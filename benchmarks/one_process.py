@@ -16,7 +16,9 @@ from benchmarks.common import shared
 
 if TYPE_CHECKING:  # the backend is chosen before Keras is imported
     from dl_mqtt_clients.aggregation.strategies import Aggregator, Update
+    from dl_mqtt_clients.data.dataset import Dataset
     from dl_mqtt_clients.learning.fit import FitResult
+    from dl_mqtt_clients.learning.model import FederatedModel
 
 MAX_DELTA, MAX_EXAMPLES = 100.0, 10_000  # the settings' defaults: what a manager refuses, and its cap of examples
 SEED = 1
@@ -61,14 +63,19 @@ def run(
     seed: int = SEED,
     marks: Sequence[int] = (),
     window: Window = lambda node, _weights: node.x,
+    model: Callable[[int], "FederatedModel"] | None = None,
+    test: "Dataset | None" = None,
 ) -> Course:
-    """`rounds` rounds of all nodes, one epoch each, measured after the `marks` too; same arguments, same bits."""
-    federation = _Federation(nodes, strategy, codec, seed, window)
+    """`rounds` rounds of all nodes, one epoch each, measured after the `marks` too; same arguments, same bits.
+
+    `model`: seed -> another one than the example's; `test`: its test rows.
+    """
+    federation = _Federation(nodes, strategy, codec, seed, window, (model or example)(seed))
     for number in range(rounds):
         federation.round(number)
         if number + 1 in marks:
-            federation.course.marks[number + 1] = auroc_of(federation.weights, seed)
-    federation.course.auroc = auroc_of(federation.weights, seed)
+            federation.course.marks[number + 1] = federation.auroc(test)
+    federation.course.auroc = federation.auroc(test)
     return federation.course
 
 
@@ -89,7 +96,7 @@ def data():
 
 
 @cache
-def model(seed: int = SEED):
+def example(seed: int = SEED) -> "FederatedModel":
     """The example's core under its scaler, untrained."""
     from dl_mqtt_clients import ScalerValues
     from dl_mqtt_clients.learning.backend import use_backend
@@ -107,24 +114,26 @@ def model(seed: int = SEED):
 
 
 @cache
-def base_weights(seed: int = SEED) -> tuple[np.ndarray, ...]:
-    return tuple(model(seed).get_weights())
+def base_weights(model: "FederatedModel") -> tuple[np.ndarray, ...]:
+    """As it was made: it is trained later."""
+    return tuple(model.get_weights())
 
 
-def auroc_of(weights: Sequence[np.ndarray], seed: int = SEED) -> float:
-    """On KDDTest+."""
-    from dl_mqtt_clients.errors import ModelError
-    from dl_mqtt_clients.learning.evaluation import auroc
-
-    model(seed).set_weights(list(weights))
-    try:
-        return auroc(model(seed).scores(data().test.x), data().test.y) or 0.0
-    except ModelError:  # scores that are no numbers
-        return float("nan")
+def untrained_auroc() -> float:
+    """Of the example."""
+    return run((), rounds=0).auroc
 
 
 class _Federation:
-    def __init__(self, nodes: Sequence[Node], strategy: str, codec: str, seed: int, window: Window) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        strategy: str,
+        codec: str,
+        seed: int,
+        window: Window,
+        model: "FederatedModel",
+    ) -> None:
         from dl_mqtt_clients.aggregation.strategies import read_strategy
         from dl_mqtt_clients.wire.codecs import as_changes
         from dl_mqtt_clients.wire.codecs import codec as codec_of
@@ -133,12 +142,24 @@ class _Federation:
         self.course = Course()
         self._nodes, self._seed, self._window = nodes, seed, window
         self._strategy, self._codec = read_strategy(strategy), codec_of(codec)
-        self._variables = model(seed).variables
+        self._model, self._variables = model, model.variables
         self._positions = update_positions(self._variables)
         self._travelling = as_changes(self._variables)
-        self.weights = list(base_weights(seed))
+        self.weights = list(base_weights(model))
         self._state: dict[str, np.ndarray] | None = None
         self._residuals: dict[str, list[np.ndarray] | None] = {}
+
+    def auroc(self, test: "Dataset | None") -> float:
+        """On KDDTest+."""
+        from dl_mqtt_clients.errors import ModelError
+        from dl_mqtt_clients.learning.evaluation import auroc
+
+        test = test or data().test
+        self._model.set_weights(list(self.weights))
+        try:
+            return auroc(self._model.scores(test.x), test.y) or 0.0
+        except ModelError:  # scores that are no numbers
+            return float("nan")
 
     def round(self, number: int) -> None:
         from dl_mqtt_clients.aggregation.strategies import Aggregator
@@ -179,7 +200,7 @@ class _Federation:
         seed, training = self._fit_seed(node, number), Training()
         try:
             x = self._window(node, self.weights)
-            result = fit(model(self._seed), self.weights, x, None, training=training, seed=seed)
+            result = fit(self._model, self.weights, x, None, training=training, seed=seed)
         except ModelError:
             self.course.untrained += 1
             return None

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import one_process
-from benchmarks.one_process import MAX_EXAMPLES, Change, Course, Lie, Node, auroc_of, base_weights, data
+from benchmarks.one_process import MAX_EXAMPLES, Change, Course, Lie, Node, data, untrained_auroc
 
 NODES, ROUNDS = 20, 12
 LIARS = (2, 4, 6, 8)  # of 20: 10, 20, 30, 40 %
@@ -121,12 +121,12 @@ def run() -> list[dict[str, object]]:
     results = {case: course.auroc for case, course in found.items()}
     clean, plain = found[Case("FedAvg")], results[Case("FedAvg")]
     page = [
-        f"AUROC untrained {auroc_of(base_weights()):.4f}, FedAvg without liars {plain:.4f}.",
+        f"AUROC untrained {untrained_auroc():.4f}, FedAvg without liars {plain:.4f}.",
         _main_table(results, plain), _greedy_table(results, plain), _unlike_table(results), _counts(found),
     ]  # fmt: skip
     (FOLDER / "poisoning.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
     _plot(results, FOLDER / "poisoning.svg")
-    rows = [_row("AUROC untrained, against the clean run", auroc_of(base_weights()), plain)]
+    rows = [_row("AUROC untrained, against the clean run", untrained_auroc(), plain)]
     rows += [_row(f"{s}: clean", results[Case(s)], plain) for s in STRATEGIES]
     for strategy in STRATEGIES:
         worst = min(ATTACKS, key=lambda attack: _number(results[Case(strategy, attack, 4)]))

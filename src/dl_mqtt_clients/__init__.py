@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.config import Settings, load_settings
+    from dl_mqtt_clients.data.categories import category_code
     from dl_mqtt_clients.data.dataset import Dataset
     from dl_mqtt_clients.errors import FederatedLearningError
     from dl_mqtt_clients.learning.scaling import ScalerValues
+    from dl_mqtt_clients.learning.vocabularies import Categorical
     from dl_mqtt_clients.services.generator import Generator
     from dl_mqtt_clients.services.manager import Manager
     from dl_mqtt_clients.services.predictor import Predictor
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from dl_mqtt_clients.transport.embedded import EmbeddedBroker
 
 _PLACES = {
+    "Categorical": "learning.vocabularies",
     "Dataset": "data.dataset",
     "EmbeddedBroker": "transport.embedded",
     "FederatedLearningError": "errors",
@@ -32,10 +35,12 @@ _PLACES = {
     "ScalerValues": "learning.scaling",
     "Settings": "config",
     "Trainer": "services.trainer",
+    "category_code": "data.categories",
     "load_settings": "config",
 }
 
 __all__ = [
+    "Categorical",
     "Dataset",
     "EmbeddedBroker",
     "FederatedLearningError",
@@ -45,6 +50,7 @@ __all__ = [
     "ScalerValues",
     "Settings",
     "Trainer",
+    "category_code",
     "load_settings",
 ]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dl_mqtt_clients.aggregation.vocabulary import CategoryCounts, slots, vocabulary_from
+from dl_mqtt_clients.aggregation.vocabulary import CategoryCounts, padded, vocabulary_from
 from dl_mqtt_clients.wire.feature_sums import MAX_CODE, MAX_VALUES, UNUSED, CategorySums
 
 TCP, UDP, ICMP, ALICE = 8703828, 9860979, -3, 17
@@ -42,11 +42,11 @@ def test_counts_come_back_from_their_message(values):
     assert CategoryCounts.from_message(msgspec.json.decode(text, type=CategorySums)) == of(values)
 
 
-def test_listed_codes_rise_and_the_rest_of_the_slots_is_unused():
+def test_listed_codes_rise_and_the_rest_of_the_places_is_unused():
     listed = vocabulary(of([UDP, TCP]), of([TCP, ICMP]))
     assert listed == (ICMP, TCP, UDP)
-    assert slots(listed, 5).tolist() == [ICMP, TCP, UDP, UNUSED, UNUSED]
-    assert slots((), 2).tolist() == [UNUSED, UNUSED]
+    assert padded(listed, 5).tolist() == [ICMP, TCP, UDP, UNUSED, UNUSED]
+    assert padded((), 2).tolist() == [UNUSED, UNUSED]
 
 
 def test_a_rare_value_is_not_listed():

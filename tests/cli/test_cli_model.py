@@ -82,8 +82,8 @@ def test_categorical_features_get_an_input_for_each_value(run, tmp_path):
     assert built.code == 0, built.err
     assert built.json["features"] == ["bytes", "protocol", "count"]
     shown = run("model", "inspect", "artifacts/model", "--json").json
-    assert shown["variables"][3]["shape"] == [6, 2]
-    assert shown["scaler"][1] == {"name": "protocol", "slots": 4, "codes": [8703828, 9860979]}
+    assert shown["variables"][3]["shape"] == [7, 2]
+    assert shown["scaler"][1] == {"name": "protocol", "size": 4, "codes": [8703828, 9860979]}
     assert "2 of at most 4 values" in run("model", "inspect", "artifacts/model").out
 
 

@@ -20,7 +20,7 @@ from dl_mqtt_clients.wire.feature_sums import MAX_CODE, UNUSED
 from dl_mqtt_clients.wire.messages import Training
 
 TCP, UDP, ICMP = 8703828.0, 9860979.0, -4.0
-BY = Categorical((1, 3), slots=3)
+BY = Categorical((1, 3), size=3)
 X = np.array([[10, TCP, 2, 7], [20, UDP, 4, 7], [30, TCP, 6, MAX_CODE], [40, ICMP, 8, 7]], np.float32)
 
 
@@ -42,20 +42,21 @@ def plain(x):
     """Independent of the package: numeric features by mean and deviation, then a 1 for the value's place."""
     numeric = (x[:, [0, 2]] - X[:, [0, 2]].mean(axis=0)) / X[:, [0, 2]].std(axis=0)
     places = [[ICMP, TCP, UDP], [7, MAX_CODE, None]]
-    blocks = [[[float(v == w) for w in listed] for v in x[:, c]] for c, listed in zip((1, 3), places, strict=True)]
+    blocks = [
+        [[*(float(v == w) for w in listed), float(v not in listed)] for v in x[:, c]]
+        for c, listed in zip((1, 3), places, strict=True)
+    ]
     return np.concatenate([numeric, *blocks], axis=1)
 
 
 def test_a_reading_widens_to_its_numbers_and_a_block_for_each_category():
-    assert (BY.width(4), BY.features(8), BY.numeric(4)) == (8, 4, [0, 2])
+    assert (BY.width(4), BY.features(10), BY.numeric(4)) == (10, 4, [0, 2])
     np.testing.assert_allclose(scaler().apply(X), plain(X), rtol=1e-6)
-    unknown = np.array([[10, 5, 2, UNUSED]], np.float32)
-    assert scaler().apply(unknown)[0, 2:].tolist() == [0] * 5 + [1]  # UNUSED is no code: a parser refuses it
 
 
-def test_what_is_not_listed_gives_a_block_of_zeros(autoencoder):
-    x = np.array([[10, 5, 2, 8]], np.float32)
-    assert autoencoder.scaled(x)[0, 2:].tolist() == [0.0] * 6
+def test_what_is_not_listed_has_the_last_input_of_its_block(autoencoder):
+    x = np.array([[10, 5, 2, 8], [10, 5, 2, MAX_CODE]], np.float32)
+    assert autoencoder.scaled(x)[:, 2:].tolist() == [[0, 0, 0, 1, 0, 0, 0, 1], [0, 0, 0, 1, 0, 1, 0, 0]]
 
 
 def test_the_score_is_the_mean_squared_error_of_numbers_and_blocks(autoencoder):
@@ -66,7 +67,7 @@ def test_the_score_is_the_mean_squared_error_of_numbers_and_blocks(autoencoder):
 
 def test_of_too_many_values_the_most_frequent_are_listed():
     x = np.array([[5], [6], [6], [7], [7], [8]], np.float32)
-    assert Categorical((0,), slots=2).vocabularies(x).tolist() == [[6, 7]]
+    assert Categorical((0,), size=2).vocabularies(x).tolist() == [[6, 7]]
 
 
 def test_a_vocabulary_is_a_weight_of_the_scaler_and_is_never_trained(autoencoder):
@@ -96,18 +97,18 @@ def test_a_model_without_categories_has_the_architecture_it_always_had():
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"columns": [3, 1], "slots": 3}, "rising columns"),
-        ({"columns": [1, 1], "slots": 3}, "rising columns"),
-        ({"columns": [], "slots": 3}, "rising columns"),
-        ({"columns": "13", "slots": 3}, "rising columns"),
-        ({"columns": [1, 3], "slots": 0}, "100000 slots"),
-        ({"columns": [1, 3], "slots": 10**9}, "100000 slots"),
-        ({"columns": [True, 3], "slots": 3}, "rising columns"),
+        ({"columns": [3, 1], "size": 3}, "rising columns"),
+        ({"columns": [1, 1], "size": 3}, "rising columns"),
+        ({"columns": [], "size": 3}, "rising columns"),
+        ({"columns": "13", "size": 3}, "rising columns"),
+        ({"columns": [1, 3], "size": 0}, "size of 1 to 100000"),
+        ({"columns": [1, 3], "size": 10**9}, "size of 1 to 100000"),
+        ({"columns": [True, 3], "size": 3}, "rising columns"),
         ([1, 3], "rising columns"),
-        ({"columns": [1, 4], "slots": 3}, "an input for each numeric feature"),
-        ({"columns": [-1, 3], "slots": 3}, "an input for each numeric feature"),
-        ({"columns": [1, 3], "slots": 30}, "an input for each numeric feature"),
-        ({"columns": [1, 3], "slots": 2}, "expected 6 names"),
+        ({"columns": [1, 4], "size": 3}, "an input for each numeric feature"),
+        ({"columns": [-1, 3], "size": 3}, "an input for each numeric feature"),
+        ({"columns": [1, 3], "size": 30}, "an input for each numeric feature"),
+        ({"columns": [1, 3], "size": 2}, "expected 6 names"),
     ],
 )
 def test_a_hostile_architecture_is_refused(autoencoder, given, reason):
@@ -118,7 +119,7 @@ def test_a_hostile_architecture_is_refused(autoencoder, given, reason):
 
 def test_a_core_of_another_width_is_refused():
     with pytest.raises(
-        ModelError, match=r"an input for each numeric feature and 3 for each of 2 categorical ones\. Received: 6"
+        ModelError, match=r"an input for each numeric feature and 4 for each of 2 categorical ones\. Received: 6"
     ):
         FederatedModel.from_core(
             build_core(n_features=6, hidden=(2,)), features=("a", "protocol", "b", "service"), scaler=scaler()
@@ -142,7 +143,7 @@ def test_the_file_for_others_follows_a_new_vocabulary(tmp_path):
     ours.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(X, verbose=0)["score"], ours.scores(X), rtol=1e-5)
-    assert ours.scaled(X)[:, 2:].max() == 0
+    assert ours.scaled(X)[:, 5].tolist() == [1.0] * 4
 
 
 def test_the_onnx_graph_takes_vocabularies_as_weights(autoencoder):
@@ -167,7 +168,7 @@ def test_tensorflow_s_forms_are_compared_on_listed_values(autoencoder, tmp_path,
 
 def test_the_readable_copy_lists_the_codes():
     rows = json.loads(scaler().to_json(("a", "protocol", "b", "service")))["features"]
-    assert rows[1] == {"name": "protocol", "slots": 3, "codes": [-4, 8703828, 9860979]}
-    assert rows[3] == {"name": "service", "slots": 3, "codes": [7, MAX_CODE]}
+    assert rows[1] == {"name": "protocol", "size": 3, "codes": [-4, 8703828, 9860979]}
+    assert rows[3] == {"name": "service", "size": 3, "codes": [7, MAX_CODE]}
     assert rows[0]["name"] == "a"
     assert rows[0]["offset"] == 25.0

@@ -49,7 +49,7 @@ def data(request) -> tuple[Dataset, int, Categorical]:
         return synthesise(rows=40_000, seed=3).train, 8, NO_CATEGORIES
     train = load_nsl_kdd(request.getfixturevalue("nsl_kdd_files"), categorical=words).train
     columns = tuple(train.features.index(name) for name in words)
-    return train, 4, Categorical(columns, slots=72 if words else 0)
+    return train, 4, Categorical(columns, size=72 if words else 0)
 
 
 @pytest.mark.slow

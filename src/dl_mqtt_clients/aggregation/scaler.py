@@ -26,7 +26,7 @@ _WORST_ERROR: Final = 0.25  # of the spread
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scaler:
-    """Values for a `Scaling` layer: offset, scale [features], float32, finite; scale > 0; codes [categories, slots]."""
+    """Values for a `Scaling` layer: offset, scale [features], float32, finite; scale > 0; codes [categories, size]."""
 
     offset: Vector
     scale: Vector

@@ -77,7 +77,7 @@ def vocabulary_from(
     return tuple(sorted(v for v, _ in _most_frequent(listed, size)))
 
 
-def slots(vocabulary: Iterable[int], size: int) -> Vector:
+def padded(vocabulary: Iterable[int], size: int) -> Vector:
     """Codes [size], float32: the vocabulary's, then UNUSED, which no reading can hold."""
     listed = list(vocabulary)
     return np.array(listed + [UNUSED] * (size - len(listed)), np.float32)

@@ -193,7 +193,7 @@ def _print_scaler(rows: Sequence[Facts]) -> None:
 
 
 def _vocabulary(row: Facts) -> str:
-    return f"{len(row['codes'])} of at most {row['slots']} values" if "codes" in row else ""
+    return f"{len(row['codes'])} of at most {row['size']} values" if "codes" in row else ""
 
 
 def _print_versions(facts: Facts) -> None:

@@ -31,7 +31,11 @@ class VocabularySettings(Section):
     """Which values of categorical features (`data.categorical`) get an input of their own."""
 
     size: int = Field(
-        default=32, ge=1, le=10_000, description="Values of each categorical feature at most. Read by model build."
+        default=32,
+        ge=1,
+        le=10_000,
+        description="Values of each categorical feature at most; one more input stands for all others. Read by "
+        "model build.",
     )
     min_count: Positive = Field(
         default=10, description="A value must have been seen so often by all nodes together. Read by the manager."

@@ -2,7 +2,7 @@
 
 Canonical JSON (keys sorted, no spaces), so that equal models have equal bytes and one hash:
 `{"core": …, "features": […], "format": 1, "loss": …, "optimizer": …, "task": "anomaly"}`, and `"training"` where
-weights are frozen or adapted (see `frozen`), `"categorical": {"columns": […], "slots": 32}` where features are words.
+weights are frozen or adapted (see `frozen`), `"categorical": {"columns": […], "size": 32}` where features are words.
 """
 
 import copy
@@ -26,7 +26,7 @@ from dl_mqtt_clients.wire.messages import Task
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 16 * 1024 * 1024
-MAX_SLOTS: Final = 100_000
+MAX_SIZE: Final = 100_000
 
 # Rebuilding from shapes in the description would allocate before the cap; sharing marks are memory addresses.
 _LEFT_OUT: Final = ("build_config", "compile_config", "shared_object_id")
@@ -69,7 +69,7 @@ def describe(
     if (training := training_of(core)) is not None:
         fields["training"] = training
     if categorical.columns:
-        fields["categorical"] = {"columns": list(categorical.columns), "slots": categorical.slots}
+        fields["categorical"] = {"columns": list(categorical.columns), "size": categorical.size}
     for part in parts:
         allow_list.check(fields[part], place=part, custom_modules=custom_modules)
     _check_normalization(core)
@@ -122,8 +122,8 @@ def _check_task(core: keras.Model, task: Task, features: Sequence[str], categori
     n_features, blocks = categorical.features(n_inputs), len(categorical.columns)
     if n_features < max(1, blocks) or not all(0 <= column < n_features for column in categorical.columns):
         raise ModelError(
-            f"core: expected an input for each numeric feature and {categorical.slots} for each of {blocks} categorical"
-            f" ones. Received: {n_inputs} inputs"
+            f"core: expected an input for each numeric feature and {categorical.size + 1} for each of {blocks}"
+            f" categorical ones. Received: {n_inputs} inputs"
         )
     if features and len(features) != n_features:
         raise ModelError(f"features: expected {n_features} names, as the core's input. Received: {len(features)}")
@@ -190,13 +190,13 @@ def _categorical(fields: dict[str, Any]) -> Categorical:
     given = fields.get("categorical")
     if given is None:
         return NO_CATEGORIES
-    columns, slots = (given.get("columns"), given.get("slots")) if isinstance(given, dict) else (None, None)
+    columns, size = (given.get("columns"), given.get("size")) if isinstance(given, dict) else (None, None)
     rising = sorted({c for c in columns if type(c) is int}) if isinstance(columns, list) else []
-    if not rising or rising != columns or type(slots) is not int or not 1 <= slots <= MAX_SLOTS:
+    if not rising or rising != columns or type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise ModelError(
-            f"architecture.categorical: expected rising columns and 1 to {MAX_SLOTS} slots. Received: others"
+            f"architecture.categorical: expected rising columns and a size of 1 to {MAX_SIZE}. Received: others"
         )
-    return Categorical(tuple(rising), slots)
+    return Categorical(tuple(rising), size)
 
 
 def check_size(config: dict[str, Any], max_parameters: int, *, training: object = None) -> None:

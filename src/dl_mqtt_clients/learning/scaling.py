@@ -33,7 +33,7 @@ class Scaling(keras.layers.Layer):  # type: ignore[misc]
         self._categorical = categorical
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        features, codes = (input_shape[-1],), (len(self._categorical.columns), self._categorical.slots)
+        features, codes = (input_shape[-1],), (len(self._categorical.columns), self._categorical.size)
         self.offset = self.add_weight(shape=features, initializer="zeros", trainable=False, name="offset")
         self.scale = self.add_weight(shape=features, initializer="ones", trainable=False, name="scale")
         if self._categorical.columns:
@@ -53,7 +53,7 @@ class Scaling(keras.layers.Layer):  # type: ignore[misc]
 class ScalerValues:
     """What stands before the core: scaled = (x - offset) × scale, and the vocabularies of categorical features.
 
-    `offset`, `scale`: [features], float32, finite; scale > 0. `codes`: [categories, slots].
+    `offset`, `scale`: [features], float32, finite; scale > 0. `codes`: [categories, size].
     """
 
     offset: Vector
@@ -69,7 +69,7 @@ class ScalerValues:
             )
         if not (np.isfinite(offset).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ModelError("scaler: expected finite offsets and finite scales above 0. Received: others")
-        shape = (len(self.categorical.columns), self.categorical.slots)
+        shape = (len(self.categorical.columns), self.categorical.size)
         if codes.shape != shape:
             raise ModelError(f"scaler: expected codes of shape {shape}. Received: {codes.shape}")
         object.__setattr__(self, "offset", offset)
@@ -111,7 +111,7 @@ class ScalerValues:
         return self.categorical.join(rows, (rows - self.offset) * self.scale, self.codes)
 
     def rows(self, features: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """A row a feature, for people: name, offset and scale, or of a categorical one its slots and listed codes."""
+        """A row a feature, for people: name, offset and scale, or of a categorical one its size and listed codes."""
         names = list(features) or [f"feature_{i}" for i in range(len(self.offset))]
         if len(names) != len(self.offset):
             raise ModelError(f"features: expected {len(self.offset)} names. Received: {len(names)}")
@@ -121,7 +121,7 @@ class ScalerValues:
         ]
         for column, codes in zip(self.categorical.columns, self.codes, strict=True):
             listed = [int(code) for code in codes if code != UNUSED]
-            rows[column] = {"name": names[column], "slots": len(codes), "codes": listed}
+            rows[column] = {"name": names[column], "size": len(codes), "codes": listed}
         return rows
 
     def to_json(self, features: Sequence[str] = ()) -> str:

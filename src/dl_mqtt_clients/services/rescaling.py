@@ -14,7 +14,7 @@ import numpy as np
 from dl_mqtt_clients.aggregation.feature_statistics import FeatureStatistics
 from dl_mqtt_clients.aggregation.scaler import Scaler, scaler_from
 from dl_mqtt_clients.aggregation.store import Store
-from dl_mqtt_clients.aggregation.vocabulary import CategoryCounts, slots, vocabulary_from
+from dl_mqtt_clients.aggregation.vocabulary import CategoryCounts, padded, vocabulary_from
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import MessageError
 from dl_mqtt_clients.services.loop import Loop
@@ -115,11 +115,11 @@ class Rescaling:
             scaler = scaler_from(sums, rules.kind, min_nodes=rules.min_nodes)
         listed = [
             vocabulary_from(
-                counts, size=categorical.slots, min_count=vocabulary.min_count, min_nodes=vocabulary.min_nodes
+                counts, size=categorical.size, min_count=vocabulary.min_count, min_nodes=vocabulary.min_nodes
             )
             for counts in zip(*(told.categories for told in self._heard.values()), strict=True)
         ]
-        codes = [slots(codes, categorical.slots) for codes in listed]
+        codes = [padded(codes, categorical.size) for codes in listed]
         return scaler.beside(np.stack(codes) if codes else categorical.none(), numeric, features)
 
 
