@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -16,18 +15,19 @@ import numpy as np
 from dl_mqtt_clients.aggregation import rounds as engine
 from dl_mqtt_clients.aggregation.controls import ControlChange, summed
 from dl_mqtt_clients.aggregation.mapped import give_back, mappings
-from dl_mqtt_clients.aggregation.store import OpenRound, Rules, Store
-from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Strategy, Update, read_strategy
+from dl_mqtt_clients.aggregation.store import OpenRound, Store
+from dl_mqtt_clients.aggregation.strategies import Aggregator, Checked, Merged, Update
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import RefusedError, StateError, TransferError
-from dl_mqtt_clients.services.clock import as_text, now_text
 from dl_mqtt_clients.services.from_settings import has_controls
 from dl_mqtt_clients.services.roster import Roster
+from dl_mqtt_clients.services.round_plan import plan_of, rules_of, strategy_of
+from dl_mqtt_clients.services.round_report import report_of
 from dl_mqtt_clients.services.uploads import Uploads
 from dl_mqtt_clients.services.versions import Versions
 from dl_mqtt_clients.wire.codecs import as_changes, codec
 from dl_mqtt_clients.wire.controls import with_controls
-from dl_mqtt_clients.wire.messages import Metrics, Offer, Participant, Reply, Round, RoundReport, Training
+from dl_mqtt_clients.wire.messages import Offer, Reply, Round, RoundReport, Training
 from dl_mqtt_clients.wire.topics import NodeTopic
 from dl_mqtt_clients.wire.weights import update_positions
 
@@ -65,9 +65,9 @@ class Collector:
         self._verified: dict[str, tuple[engine.Accepted, Checked]] = {}  # by node: right, and not yet durable
         self._verified_bytes = 0
         self._expected = (-1, 0)  # (changes of the roster, live nodes of the cohort then)
-        rules = open_round.rules or self._rules()
+        rules = open_round.rules or rules_of(settings, training)
         self.open_round = msgspec.structs.replace(open_round, rules=rules)
-        self._strategy = self._read(rules.strategy)
+        self._strategy = strategy_of(settings, rules.strategy)
         self._codec = codec(rules.codec)
         if rules.objective is not None:
             self._training = msgspec.structs.replace(training, objective=rules.objective)
@@ -75,7 +75,16 @@ class Collector:
         self._variables = with_controls(versions.variables) if self._has_controls else versions.variables
         self._travelling = len(versions.update_positions)  # arrays of an update, before its controls
         self._lineage = versions.current.lineage
-        plan = self._plan(versions, store.stages.recent, rules)
+        plan = plan_of(
+            settings,
+            self.open_round,
+            versions=versions,
+            recent=store.stages.recent,
+            max_examples=rules.max_examples,
+            least_updates=self._strategy.min_updates,
+            update_bytes=self._codec.size_range(as_changes(self._variables), update_positions(self._variables)),
+            live=len(roster.live_trainers()),
+        )
         self._spool = store.write_open_round(self.open_round)
         store.drop_spools(but=self._spool)
         self._uploads = Uploads(
@@ -229,41 +238,21 @@ class Collector:
 
     def report(self) -> RoundReport:
         """Who came, who was refused and why, who was left out."""
-        accepted = sorted(self._round.accepted.values(), key=lambda a: a.node)
-        examples = sum(a.examples for a in accepted)
-        losses = [(a.loss, a.examples) for a in accepted if a.loss is not None]
-        loss = sum(value * n for value, n in losses) / sum(n for _, n in losses) if losses else None
-        drawn = {node for node in self._roster.live_trainers() if self._round.is_drawn(node)}
-        came = {entry.node: (entry.data_from, entry.data_to) for entry in self._spool.entries}
-        return RoundReport(
-            round=self.open_round.round,
-            attempt=self.open_round.attempt,
-            outcome="merged" if self.outcome is engine.Close else "abandoned",
-            reason=self.open_round.reason,
-            seconds=round(time.monotonic() - self._opened_at, 4),
-            asked=len(drawn | set(self._round.accepted)),
-            participants=tuple(
-                Participant(
-                    node=a.node,
-                    examples=a.examples,
-                    weight=a.examples / examples,
-                    loss=a.loss,
-                    staleness=a.staleness,
-                    data_from=_time(min, [came[a.node][0]]),
-                    data_to=_time(max, [came[a.node][1]]),
-                )
-                for a in accepted
-            ),
-            refused=dict(self._round.refused),
-            left_out=tuple(sorted(drawn - set(self._round.accepted))),
-            metrics=Metrics(loss=loss, examples=examples, nodes=len(accepted)),
+        report = report_of(
+            self.open_round,
+            is_merged=self.outcome is engine.Close,
+            seconds=time.monotonic() - self._opened_at,
+            accepted=self._round.accepted.values(),
+            entries=self._spool.entries,
+            drawn=[node for node in self._roster.live_trainers() if self._round.is_drawn(node)],
+            refused=self._round.refused,
+        )
+        return msgspec.structs.replace(
+            report,
             base=self._round.plan.base,
             lineage=self._lineage,
             codec=self._codec.name,
             strategy=self.strategy[:2000],
-            data_from=_time(min, [came[a.node][0] for a in accepted]),
-            data_to=_time(max, [came[a.node][1] for a in accepted]),
-            finished=now_text(),
         )
 
     # ---- inside ----
@@ -286,52 +275,6 @@ class Collector:
             return False
         live = self._roster.live_trainers()
         return bool(live) and all(node in accepted for node in live if self._round.is_drawn(node))
-
-    def _read(self, strategy: str) -> Strategy:
-        return read_strategy(strategy, folders=[Path(self._settings.rounds.rules_folder)])
-
-    def _rules(self) -> Rules:
-        """What this round is begun with."""
-        rounds = self._settings.rounds
-        strategy = rounds.strategy
-        if rounds.mode == "async" and not self._read(strategy).weighs_staleness:
-            strategy += " @ PolynomialStaleness"
-        return Rules(
-            strategy=strategy,
-            codec=self._settings.transfer.codec,
-            max_delta=rounds.max_delta,
-            max_examples=rounds.max_examples or self._training.window * self._training.epochs,
-            max_updates=max(rounds.target_updates, 1000),
-            objective=self._training.objective,
-        )
-
-    def _plan(self, versions: Versions, recent: dict[str, str], rules: Rules) -> engine.RoundPlan:
-        rounds, transfer, open_round = self._settings.rounds, self._settings.transfer, self.open_round
-        smallest, largest = self._codec.size_range(as_changes(self._variables), update_positions(self._variables))
-        is_async = rounds.mode == "async"
-        return engine.RoundPlan(
-            round=open_round.round,
-            attempt=open_round.attempt,
-            base=versions.current.version,
-            seed=self._settings.federation.seed,
-            mode=rounds.mode,
-            stale=versions.stale(rounds.max_staleness) if is_async else {},
-            recent=recent,
-            fraction=open_round.fraction,
-            target_updates=rounds.target_updates,
-            min_updates=max(rounds.min_updates, self._strategy.min_updates),
-            renew_s=rounds.deadline_s,
-            max_examples=rules.max_examples,
-            update_bytes=(smallest, min(largest, transfer.max_update_bytes)),
-            chunk_bytes=transfer.chunk_bytes,
-            inline_bytes=largest if largest * self._cohort() <= transfer.inline_bytes else 0,
-        )
-
-    def _cohort(self) -> float:
-        """How many may send their updates unasked; before anybody was heard, any number."""
-        rounds = self._settings.rounds
-        live = len(self._roster.live_trainers()) or rounds.target_updates or float("inf")
-        return max(live, rounds.target_updates, rounds.min_updates) * self.open_round.fraction
 
     def _add_spooled(self) -> None:
         """What was accepted before a crash. StateError when that is no longer what was accepted."""
@@ -429,9 +372,3 @@ class Collector:
             reason=reason[:2000],
         )
         self._send(node, reply)
-
-
-def _time(pick: Callable[[list[float]], float], times: Sequence[float | None]) -> str:
-    """The first or the last of them as text; empty where one is not known, or there are none."""
-    known = [time_s for time_s in times if time_s is not None]
-    return as_text(pick(known)) if known and len(known) == len(times) else ""
