@@ -47,7 +47,7 @@ def _course(share: float, quantile: float | None) -> Course:
         scorer.set_weights(list(weights))
         limit = float(np.quantile(scorer.scores(held), quantile))
         clean = CleanWindow(QuarantineSettings(recent=len(node.x), cap=0.5))
-        return node.x[clean.select(node.x, scorer.scores, limit=limit)]
+        return node.x[clean.select(node.x, scorer.scores, limit=limit, total=len(node.x))]
 
     return one_process.run(nodes, rounds=ROUNDS, window=window)
 

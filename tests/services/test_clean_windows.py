@@ -5,7 +5,7 @@ import pytest
 
 from dl_mqtt_clients.config import QuarantineSettings
 from dl_mqtt_clients.services import trainer as trainer_module
-from dl_mqtt_clients.services.clean_window import CleanWindow
+from dl_mqtt_clients.services.clean_window import JUDGE_EVERY, CleanWindow
 from dl_mqtt_clients.services.drift_watch import DriftWatch
 from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.wire.messages import Command
@@ -64,24 +64,38 @@ def test_after_the_agreed_time_the_new_normal_is_let_in():
     window = CleanWindow(QuarantineSettings(recent=10, cap=0.2, release_after_s=60.0), clock=clock)
     x = np.arange(20.0).reshape(20, 1)
     scores = lambda rows: rows[:, 0]  # noqa: E731 - the score is the reading
-    assert not window.select(x, scores, limit=10.0).any()
+    assert not window.select(x, scores, limit=10.0, total=20).any()
     assert window.drift
     assert window.wait_s == 60.0
     clock.now += 60.0
     assert window.is_due
-    assert window.select(x, scores, limit=10.0).all()
+    assert window.select(x, scores, limit=10.0, total=20).all()
     assert not window.drift
+
+
+def test_a_window_that_drifts_is_judged_again_only_after_many_readings():
+    window = CleanWindow(QuarantineSettings(recent=10, cap=0.2))
+    judged = []
+    x = np.full((20, 1), 50.0)
+
+    def scores(rows):
+        judged.append(len(rows))
+        return rows[:, 0]
+
+    for total in (20, 21, 19 + JUDGE_EVERY, 20 + JUDGE_EVERY):
+        assert not window.select(x, scores, limit=10.0, total=total).any()
+    assert len(judged) == 2
 
 
 def test_a_score_that_is_no_number_is_above_every_limit():
     window = CleanWindow(QuarantineSettings(recent=100, cap=0.5))
-    chosen = window.select(np.zeros((3, 1)), lambda _x: np.array([1.0, np.nan, np.inf]), limit=2.0)
+    chosen = window.select(np.zeros((3, 1)), lambda _x: np.array([1.0, np.nan, np.inf]), limit=2.0, total=3)
     assert chosen.tolist() == [True, False, False]
     assert window.kept_out == 2
 
 
 def test_without_a_limit_everything_is_trained_on():
-    assert CleanWindow(QuarantineSettings()).select(np.zeros((3, 1)), lambda x: x[:, 0], limit=None).all()
+    assert CleanWindow(QuarantineSettings()).select(np.zeros((3, 1)), lambda x: x[:, 0], limit=None, total=3).all()
 
 
 @pytest.mark.parametrize(("shift", "strong"), [(0.0, False), (3.0, True)])

@@ -5,11 +5,14 @@ Judged anew with every fit's base, so that what a better model finds ordinary co
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
 from dl_mqtt_clients.config.agreement import QuarantineSettings
 from dl_mqtt_clients.data.quarantine import Quarantine, QuarantineRules
+
+JUDGE_EVERY: Final = 256  # readings, while they drift: scoring the window for each one would be too much
 
 Scores = Callable[[np.ndarray], np.ndarray]
 
@@ -22,6 +25,7 @@ class CleanWindow:
             recent=settings.recent, cap=settings.cap, release_after_s=settings.release_after_s or float("inf")
         )
         self.kept_out = 0
+        self._judged = 0  # readings that had come when the window was last judged
         self._clock = clock
         self._state = Quarantine(rules)
         self._released: int | None = None  # how often an operator had said so when we began to listen
@@ -50,15 +54,21 @@ class CleanWindow:
             self._state = self._state.released(now_s=self._clock())
         self._released = released
 
-    def select(self, x: np.ndarray, scores: Scores, *, limit: float | None) -> np.ndarray:
-        """Which of the readings [n, features], oldest first, may be trained on: [n]. None while `drift` says why."""
+    def select(self, x: np.ndarray, scores: Scores, *, limit: float | None, total: int) -> np.ndarray:
+        """Which of the readings [n, features], oldest first, may be trained on: [n]. None while `drift` says why.
+
+        `total`: how many readings ever came; a window that drifts is not judged for every one of them.
+        """
+        nothing = np.zeros(len(x), np.bool_)
+        if self.drift and total < self._judged + JUDGE_EVERY and not self.is_due:
+            return nothing
+        self._judged = total
         if limit is None:
             self.kept_out = 0
-            return np.ones(len(x), np.bool_)
+            return ~nothing
         found = scores(x)
         above = ~(found <= limit)  # NaN is above
-        now = self._clock()
-        self._state = self._state.rescored(above).at(now)
-        chosen = np.ones(len(x), np.bool_) if self._state.phase == "released" else ~above
+        self._state = self._state.rescored(above).at(self._clock())
+        chosen = ~nothing if self._state.phase == "released" else ~above
         self.kept_out = int((~chosen).sum())
-        return chosen if self._state.may_train else np.zeros(len(x), np.bool_)
+        return chosen if self._state.may_train else nothing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import msgspec
 import numpy as np
 
-from dl_mqtt_clients.aggregation.cohort import fit_seed, is_drawn
+from dl_mqtt_clients.aggregation.cohort import fit_seed
 from dl_mqtt_clients.config import Settings
 from dl_mqtt_clients.errors import ModelError
 from dl_mqtt_clients.services.clean_window import CleanWindow
@@ -30,8 +30,8 @@ from dl_mqtt_clients.services.outbox import Outbox
 from dl_mqtt_clients.services.packing import own_control, pack
 from dl_mqtt_clients.services.runtime import KerasRuntime
 from dl_mqtt_clients.services.stream import ReadingStream
+from dl_mqtt_clients.services.taking_part import still_counts, why_not
 from dl_mqtt_clients.transport.base import Delivery
-from dl_mqtt_clients.wire.codecs import is_known
 from dl_mqtt_clients.wire.controls import control_positions, with_controls
 from dl_mqtt_clients.wire.feature_sums import FeatureReport
 from dl_mqtt_clients.wire.messages import Manifest, NodeStatus, Readings, Reply, Round, Statistics, decode
@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 
 GATHER_S: Final = 0.05  # readings are taken from the stream so often at most
 DRIFT_EVERY_S: Final = 30.0
-JUDGE_EVERY: Final = 256  # readings, while they drift
 
 
 class Trainer(Node["FederatedModel"]):
@@ -85,7 +84,6 @@ class Trainer(Node["FederatedModel"]):
         self._evaluating = Evaluating(self._send_statistics)
         self._describing = Describing(self.loop, send=self._send_features, again=self._consider)
         self._clean = CleanWindow(self.settings.quarantine)
-        self._judged = 0  # readings that had come when the window was last judged
         self._drift = DriftWatch()
         self._outbox = Outbox(self.folder)
         self._offering = Offering(
@@ -224,10 +222,7 @@ class Trainer(Node["FederatedModel"]):
 
     def _select(self, announced: Round, x: np.ndarray, total: int) -> np.ndarray:
         """Which readings of the window may be learnt from."""
-        if self._clean.drift and total < self._judged + JUDGE_EVERY and not self._clean.is_due:
-            return np.zeros(len(x), np.bool_)  # scoring the window for every reading that comes would be too much
-        self._judged = total
-        chosen = self._clean.select(x, self._scores, limit=announced.quarantine)
+        chosen = self._clean.select(x, self._scores, limit=announced.quarantine, total=total)
         if (wait_s := self._clean.wait_s) is not None:
             self.loop.at("release", wait_s, self._consider)
         return chosen
@@ -268,31 +263,16 @@ class Trainer(Node["FederatedModel"]):
 
     def _why_not(self) -> str:
         """What keeps us from taking part; empty when nothing does."""
-        announced = self._announced
-        if announced is None or announced.phase != "open":
-            return "a scaler to be agreed on" if announced and announced.phase == "scaling" else "no open round"
-        drawn = is_drawn(
-            announced.seed,
-            round_number=announced.round,
-            attempt=announced.attempt,
+        announced, manifest = self._announced, self.manifest
+        return why_not(
+            announced,
             node=self.node_id,
-            fraction=announced.fraction,
+            attributes=self.settings.node.attributes,
+            version=manifest.version if manifest else None,
+            is_done=announced is not None and self._outbox.is_done(announced),
+            held=None if self.stream is None else len(self._held),
+            new=self._new_readings(),
         )
-        lacking = [wanted for wanted in announced.require if wanted not in self.settings.node.attributes]
-        held, new, training = len(self._held), self._new_readings(), announced.training
-        checks = (
-            (self.manifest is None or self.manifest.version != announced.base, f"version {announced.number} to come"),
-            (self._outbox.is_done(announced), f"round {announced.round} is done"),
-            (not drawn, f"not drawn for round {announced.round}"),
-            (not is_known(announced.codec), f"codec {announced.codec} is not known here"),
-            (bool(lacking), f"round {announced.round} asks for {', '.join(lacking)}"),
-            (self.stream is not None and held < training.min_readings, f"{held} of {training.min_readings} readings"),
-            (
-                self.stream is not None and new < training.min_new_readings,
-                f"{new} of {training.min_new_readings} new readings",
-            ),
-        )
-        return next((reason for holds, reason in checks if holds), "")
 
     def _new_readings(self) -> int:
         """Since the last accepted update; all of them when the window began anew."""
@@ -310,7 +290,7 @@ class Trainer(Node["FederatedModel"]):
             """After every batch: answer, read on; False when the fit has become useless."""
             self._progress = progress
             self.loop.pump()
-            return not self.loop.stopping and self._still_counts(announced)
+            return not self.loop.stopping and still_counts(announced, self._announced)
 
         try:
             result = fit(
@@ -324,7 +304,7 @@ class Trainer(Node["FederatedModel"]):
                 controls=self._controls(announced, manifest),
                 max_steps=self.settings.node.max_steps or None,
             )
-            if result.stopped or not self._still_counts(announced):
+            if result.stopped or not still_counts(announced, self._announced):
                 return
             self._loss = result.loss
             self._drift.learnt_from(found.x)
@@ -365,20 +345,6 @@ class Trainer(Node["FederatedModel"]):
             came=found.came,
             lineage=manifest.lineage,
             own=own,
-        )
-
-    def _still_counts(self, announced: Round) -> bool:
-        """Whether an update for this announcement may still be counted: in mode async also after its round."""
-        now = self._announced
-        if now is None or now is announced:
-            return now is announced
-        if now.mode == "async" and announced.mode == "async":
-            return now.generation == announced.generation and now.round >= announced.round
-        return (now.generation, now.round, now.attempt, now.base) == (
-            announced.generation,
-            announced.round,
-            announced.attempt,
-            announced.base,
         )
 
     def _evaluate(self) -> None:
