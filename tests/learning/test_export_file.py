@@ -117,7 +117,8 @@ def test_an_onnx_file_gives_scores_verdicts_and_what_is_known_of_the_version(aut
     outputs = made.outputs(readings)
     np.testing.assert_allclose(outputs["score"], scores, rtol=1e-5, atol=1e-6)
     assert 0.4 < outputs["verdict"].mean() < 0.6
-    assert made.metadata == {**FACTS, "task": "anomaly", "features": "[]", "threshold": repr(threshold)}
+    known = {"task": "anomaly", "features": "[]", "categorical": "[]", "threshold": repr(threshold)}
+    assert made.metadata == FACTS | known
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
 
 
