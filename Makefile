@@ -9,6 +9,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
+# Tests in so many processes, a file at a time; WORKERS=0: in one, as a debugger wants it.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help
 help:  ## this list
@@ -100,13 +103,13 @@ cluster_ready: $(VENV)/deploy.stamp  # nothing is touched while a file has a mis
 
 .PHONY: test
 test: $(VENV)/test.stamp mosquitto  ## all tests, on JAX; PYTEST_ARGS="-k wire" for some
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: test_backends
 test_backends: $(VENV)/backends.stamp mosquitto  ## what depends on Keras, on TensorFlow and PyTorch
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/learning tests/services/test_backends.py $(PYTEST_ARGS)
-	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/learning tests/services/test_backends.py $(PYTEST_ARGS)
-	$(BIN)/python -m pytest tests/learning/test_backends.py tests/services/test_backends.py $(PYTEST_ARGS)  # mixed
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/learning tests/services/test_backends.py $(PYTEST_ARGS)
+	KERAS_BACKEND=torch $(PYTEST) tests/learning tests/services/test_backends.py $(PYTEST_ARGS)
+	$(PYTEST) tests/learning/test_backends.py tests/services/test_backends.py $(PYTEST_ARGS)  # mixed
 
 .PHONY: mosquitto
 mosquitto:
