@@ -9,7 +9,7 @@ import pytest
 from dl_mqtt_clients.data import arrivals
 from dl_mqtt_clients.services.trainer import Trainer
 from dl_mqtt_clients.wire.messages import Offer, Round
-from service_helpers import FakeTrainer, feed, readings, start_manager, trainers
+from service_helpers import FakeTrainer, feed, readings, start_manager, trainers, until
 
 HOUR_S = 3600.0
 PAIR = {"rounds__target_updates": 2, "rounds__min_updates": 2}
@@ -20,8 +20,8 @@ def seconds(text: str) -> float:
 
 
 def lies_in(text: str, begin_s: float, end_s: float) -> bool:
-    """The trail knows seconds."""
-    return math.floor(begin_s) <= seconds(text) <= end_s
+    """The trail knows seconds, and ages are rounded to thousandths."""
+    return math.floor(begin_s - 0.01) <= seconds(text) <= end_s
 
 
 # ---- from the sensor to the trail ----
@@ -48,6 +48,7 @@ def test_a_versions_window_is_when_its_readings_were_fed(broker_url, new_setting
             offers = [seen.offer(node, lambda o, n=number: o.round == n) for node in "ab"]
             at_offer = time.time()
             seen.manager(lambda s, n=number: s.version == n)
+            until(lambda n=number: len(reports) == n)
             after = time.time()
             for offer in offers:
                 assert 0.0 <= offer.newest_age_s <= offer.oldest_age_s <= at_offer - before + 0.001
