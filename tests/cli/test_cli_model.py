@@ -93,6 +93,10 @@ def test_a_categorical_feature_must_be_one_of_the_data_s_and_hold_whole_numbers(
         make_base_model(Settings().replace(**{"data.categorical": ("a", "d")}), data)
     with pytest.raises(DataError, match="b: expected words, or whole numbers within"):
         make_base_model(Settings().replace(**{"data.categorical": ("b",)}), data)
+    data.train.x[:, :2] = 1.0
+    data.train.x[7, 1] = 2.0**25
+    with pytest.raises(DataError, match="b: expected words, or whole numbers within"):
+        make_base_model(Settings().replace(**{"data.categorical": ("a", "b")}), data)
 
 
 @pytest.mark.parametrize(("classes", "outputs"), [(2, 1), (3, 3)])

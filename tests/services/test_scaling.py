@@ -1,9 +1,11 @@
 """A scaler that the nodes agree on: equal to the one of all their readings together, and the first of a new lineage."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from brokers import Connect
+from dl_mqtt_clients.aggregation.feature_statistics import FeatureStatistics
 from dl_mqtt_clients.learning.scaling import ScalerValues
 from dl_mqtt_clients.services.predictor import Predictor
 from dl_mqtt_clients.services.trainer import Trainer
@@ -81,8 +83,6 @@ def test_a_new_scaler_by_command_opens_a_lineage_that_must_pass_the_gate_again(
 def test_sums_that_cannot_be_are_refused_and_counted(memory_url, new_settings, watch):
     class Liar(Trainer):
         def _send_features(self, report):
-            import msgspec
-
             worse = msgspec.structs.replace(report.features[0], m2=float("1e300"), count=2**40)
             return super()._send_features(msgspec.structs.replace(report, features=(worse, *report.features[1:])))
 
@@ -91,6 +91,23 @@ def test_sums_that_cannot_be_are_refused_and_counted(memory_url, new_settings, w
     with start_manager(settings, rounds=1, scaler=None), Liar("liar", settings=settings, readings=readings(7)):
         status = seen.manager(lambda s: s.refused)
     assert "feature 0" in status.last_error
+
+
+def test_sums_of_no_reading_are_no_contribution(memory_url, new_settings, watch):
+    class Empty(Trainer):
+        def _send_features(self, report):
+            nothing = FeatureStatistics.empty(len(report.features)).to_message()
+            return super()._send_features(msgspec.structs.replace(report, readings=0, features=nothing))
+
+    settings = new_settings(memory_url, **FEDERATED)
+    seen = watch(memory_url)
+    with trainers(settings, ["a", "b"]), start_manager(settings, rounds=1, scaler=None) as manager:
+        with Empty("empty", settings=settings, readings=readings(7)):
+            status = seen.manager(lambda s: s.refused)
+        assert "expected at least one finite value" in status.last_error
+        with trainers(settings, ["c"]):
+            assert manager.wait(60)
+    assert manager.versions.current.number == 2
 
 
 def test_a_model_of_its_own_scaler_is_not_another_one_after_agreeing(memory_url, new_settings):

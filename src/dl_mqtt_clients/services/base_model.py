@@ -131,8 +131,9 @@ def _categorical(settings: Settings, rows: Dataset) -> "Categorical":
     if not names:
         return NO_CATEGORIES
     columns = tuple(sorted(rows.features.index(name) for name in set(names)))
-    fractions = rows.x[:, columns] % 1 != 0
-    if fractions.any() or np.abs(rows.x[:, columns]).max() > MAX_CODE:
-        name = rows.features[columns[int(np.argmax(fractions.any(axis=0)))]]
+    values = rows.x[:, columns]
+    wrong = ((values % 1 != 0) | (np.abs(values) > MAX_CODE)).any(axis=0)
+    if wrong.any():
+        name = rows.features[columns[int(np.argmax(wrong))]]
         raise DataError(f"{rows.name}: {name}: expected words, or whole numbers within ±2^24. Received: other numbers")
     return Categorical(columns, settings.vocabulary.size)

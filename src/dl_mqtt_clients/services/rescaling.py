@@ -133,10 +133,12 @@ class _Told:
 
     @classmethod
     def from_message(cls, report: FeatureReport, *, numeric: int, categories: int, max_readings: int) -> Self:
-        """ValueError when the sums cannot be any, or are of other features."""
+        """ValueError when the sums cannot be any, are of other features, or of no reading: that is no contributor."""
         if len(report.categories) != categories:
             raise ValueError(f"vocabulary: expected {categories} features. Received: {len(report.categories)}")
         sums = FeatureStatistics.from_message(report.features, features=numeric, max_readings=max_readings)
         counts = tuple(CategoryCounts.from_message(part, max_readings=max_readings) for part in report.categories)
         readings = max([*sums.count.tolist(), *(part.total for part in counts)], default=0)
+        if not (sums.count.any() if numeric else readings):
+            raise ValueError("feature statistics: expected at least one finite value. Received: none")
         return cls(readings, sums, counts)
