@@ -22,6 +22,7 @@ from dl_mqtt_clients.wire.messages import Training
 TCP, UDP, ICMP = 8703828.0, 9860979.0, -4.0
 BY = Categorical((1, 3), size=3)
 X = np.array([[10, TCP, 2, 7], [20, UDP, 4, 7], [30, TCP, 6, MAX_CODE], [40, ICMP, 8, 7]], np.float32)
+MET = np.concatenate([X, np.array([[10, 5, 2, 8], [20, TCP, 2, 5]], np.float32)])  # with values that nobody listed
 
 
 def scaler():
@@ -51,7 +52,7 @@ def plain(x):
 
 def test_a_reading_widens_to_its_numbers_and_a_block_for_each_category():
     assert (BY.width(4), BY.features(10), BY.numeric(4)) == (10, 4, [0, 2])
-    np.testing.assert_allclose(scaler().apply(X), plain(X), rtol=1e-6)
+    np.testing.assert_allclose(scaler().apply(MET), plain(MET), rtol=1e-6)
 
 
 def test_what_is_not_listed_has_the_last_input_of_its_block(autoencoder):
@@ -60,9 +61,9 @@ def test_what_is_not_listed_has_the_last_input_of_its_block(autoencoder):
 
 
 def test_the_score_is_the_mean_squared_error_of_numbers_and_blocks(autoencoder):
-    wide = autoencoder.scaled(X)
+    wide = autoencoder.scaled(MET)
     output = autoencoder.core.predict_on_batch(wide)
-    np.testing.assert_allclose(autoencoder.scores(X), np.square(output - wide).mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(autoencoder.scores(MET), np.square(output - wide).mean(axis=1), rtol=1e-5)
 
 
 def test_of_too_many_values_the_most_frequent_are_listed():
@@ -84,7 +85,7 @@ def test_the_architecture_says_what_is_categorical_and_the_weights_say_which_val
     again = rebuild(autoencoder.architecture)
     assert (again.categorical, again.n_features) == (BY, 4)
     again.set_weights(autoencoder.get_weights())
-    assert np.array_equal(again.scores(X), autoencoder.scores(X))
+    assert np.array_equal(again.scores(MET), autoencoder.scores(MET))
     assert np.array_equal(again.scaler.codes, scaler().codes)
 
 
@@ -131,7 +132,7 @@ def test_the_file_for_others_takes_codes_and_gives_the_same_scores(task, tmp_pat
     ours = model(task)
     ours.save(tmp_path / "model.keras", threshold=0.5)
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded.predict(X, verbose=0)["score"], ours.scores(X), rtol=1e-5)
+    np.testing.assert_allclose(loaded.predict(MET, verbose=0)["score"], ours.scores(MET), rtol=1e-5)
 
 
 def test_the_file_for_others_follows_a_new_vocabulary(tmp_path):
@@ -142,7 +143,7 @@ def test_the_file_for_others_follows_a_new_vocabulary(tmp_path):
     ours.set_weights(weights)
     ours.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded.predict(X, verbose=0)["score"], ours.scores(X), rtol=1e-5)
+    np.testing.assert_allclose(loaded.predict(MET, verbose=0)["score"], ours.scores(MET), rtol=1e-5)
     assert ours.scaled(X)[:, 5].tolist() == [1.0] * 4
 
 
@@ -152,7 +153,7 @@ def test_the_onnx_graph_takes_vocabularies_as_weights(autoencoder):
     graph.take_roles(autoencoder.variables)
     graph.set_weights(autoencoder.get_weights())
     assert graph.n_features == 4
-    np.testing.assert_allclose(graph.scores(X), autoencoder.scores(X), rtol=1e-5)
+    np.testing.assert_allclose(graph.scores(MET), autoencoder.scores(MET), rtol=1e-5)
 
 
 def test_an_exported_onnx_file_is_compared_on_listed_values(autoencoder, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dl_mqtt_clients.errors import ModelError
+from dl_mqtt_clients.wire.feature_sums import UNUSED
 
 if TYPE_CHECKING:
     from dl_mqtt_clients.learning.model import FederatedModel
@@ -23,7 +24,7 @@ Outputs = dict[str, NDArray[Any]]
 
 
 def probe_readings(scaler: "ScalerValues", *, rows: int) -> NDArray[np.float32]:
-    """Readings [rows, features] as the scaler expects them, and some far outside; of categories listed values."""
+    """Readings [rows, features] as the scaler expects them, and some far outside; of categories listed values and another."""
     rng = np.random.default_rng(0)
     scaled = rng.normal(size=(rows, len(scaler.offset))) * rng.choice([1.0, 5.0], size=(rows, 1))
     with np.errstate(over="ignore"):
@@ -31,7 +32,7 @@ def probe_readings(scaler: "ScalerValues", *, rows: int) -> NDArray[np.float32]:
             (scaled / scaler.scale.astype(np.float64) + scaler.offset).astype(np.float32)
         )
     for column, codes in zip(scaler.categorical.columns, scaler.codes, strict=True):
-        raw[:, column] = rng.choice(codes, size=rows)
+        raw[:, column] = rng.choice([*codes, -UNUSED], size=rows)
     return raw
 
 
