@@ -24,7 +24,7 @@ Outputs = dict[str, NDArray[Any]]
 
 
 def probe_readings(scaler: "ScalerValues", *, rows: int) -> NDArray[np.float32]:
-    """Readings [rows, features] as the scaler expects them, some far outside; categories listed, and one that is not."""
+    """Readings [rows, features] as the scaler expects them, some far outside; categories listed, and one not."""
     rng = np.random.default_rng(0)
     scaled = rng.normal(size=(rows, len(scaler.offset))) * rng.choice([1.0, 5.0], size=(rows, 1))
     with np.errstate(over="ignore"):
